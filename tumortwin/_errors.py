@@ -1,0 +1,28 @@
+"""The one exception for bad input data: every room may raise it, the command line turns it into exit code 3."""
+
+import os
+
+
+class InputError(Exception):
+    """A file or a value from the user that cannot be used.
+
+    Says which `file`, what was `required`, what was `received`, and what to try (`advice`). The message is complete in
+    itself: the command line prints it and exits with code 3, without a trace.
+    """
+
+    def __init__(self, *, file: str | os.PathLike[str] | None, required: str, received: str, advice: str) -> None:
+        self.file = None if file is None else os.fspath(file)
+        self.required = required
+        self.received = received
+        self.advice = advice
+        lines = [] if self.file is None else [f"file:     {self.file}"]
+        lines += [f"required: {required}", f"received: {received}", f"try:      {advice}"]
+        Exception.__init__(self, "\n".join(lines))
+
+    def __reduce__(self) -> tuple:
+        """Rebuilds the exception in another process (the sweep launchers send it back to the parent)."""
+        return _rebuild, (self.file, self.required, self.received, self.advice)
+
+
+def _rebuild(file: str | None, required: str, received: str, advice: str) -> InputError:
+    return InputError(file=file, required=required, received=received, advice=advice)
