@@ -1,5 +1,7 @@
 """A brain mask from one T1-weighted scan with the skull on. A crude stand-in for a real skull stripper, and said so."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
@@ -54,21 +56,25 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))  # type: ignore[misc]
+    labeled: Any = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    parts, count = labeled
     if count == 0:
         return mask
     return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
-    return np.stack([ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])], axis=2)
+    slices = [np.asarray(ndimage.binary_fill_holes(mask[:, :, k])) for k in range(mask.shape[2])]
+    return np.stack(slices, axis=2)
 
 
 def _distance_in(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Distance [mm] of each true voxel to the nearest false one of its slice; the outside of the array is false."""
     padded = np.pad(mask, ((1, 1), (1, 1), (0, 0)))
-    slices = [ndimage.distance_transform_edt(padded[:, :, k], sampling=spacing) for k in range(mask.shape[2])]
-    return np.stack(slices, axis=2)[1:-1, 1:-1]  # type: ignore[arg-type]
+    slices = [
+        np.asarray(ndimage.distance_transform_edt(padded[:, :, k], sampling=spacing)) for k in range(mask.shape[2])
+    ]
+    return np.stack(slices, axis=2)[1:-1, 1:-1]
 
 
 def _erode(mask: np.ndarray, radius: float, spacing: tuple[float, ...]) -> np.ndarray:

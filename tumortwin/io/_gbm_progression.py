@@ -46,10 +46,11 @@ def load_gbm_progression(
     different shape, a registration that fails its gate, a mask outside the brain, an empty first mask.
     """
     check_visit_days((0.0, float(interval_days)), file=Path(root) / folder)
+    kinds: dict[str, VolumeKind] = {"Scan_T1": "structural", "Mask": "mask"}
     volumes = {
         (time, what): _read(root, folder, f"{id}_{time}_{what}.nii.gz", kind)
         for time in ("Pre", "Post")
-        for what, kind in (("Scan_T1", "structural"), ("Mask", "mask"))
+        for what, kind in kinds.items()
     }
     first = volumes["Pre", "Scan_T1"]
     grid = _grid(first, voxel_size)

@@ -34,7 +34,7 @@ def resample_volume(
     moved = ndimage.affine_transform(
         carried,
         matrix[:3, :3],
-        offset=matrix[:3, 3],
+        offset=matrix[:3, 3],  # pyright: ignore[reportArgumentType]
         output_shape=target.shape,
         order=ORDER[interpolation],
         mode="constant",

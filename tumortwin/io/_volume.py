@@ -164,7 +164,7 @@ def _raw_header(path: Path, image: Any) -> Any:
     from nibabel.openers import ImageOpener
 
     source = image.file_map.get("header", image.file_map["image"]).filename or path
-    with ImageOpener(source, "rb") as stream:
+    with ImageOpener(str(source), "rb") as stream:
         return type(image.header).from_fileobj(stream, check=False)
 
 
