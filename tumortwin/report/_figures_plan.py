@@ -1,0 +1,108 @@
+"""The recommended schedule beside the standard of care: doses week by week, outcomes, and paired gain."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import gaussian_kde
+
+from tumortwin.report._data import Plan, Regimen
+from tumortwin.report._style import FAINT, GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR, Picture, new_figure, render
+from tumortwin.report._words import compare, interval, number, percent, pretty_unit, shown
+
+WEEK = 7.0
+
+
+def _doses(axes: Axes, plan: Plan) -> None:
+    """Step bars on the day axis: fraction dose of each week."""
+    for regimen, color, shift in ((plan.standard, STANDARD_COLOR, 0.0), (plan.recommended, PLAN_COLOR, 3.1)):
+        starts = float(regimen.start_day) + WEEK * np.arange(regimen.weekly_fraction_dose.size)
+        axes.bar(starts + shift, regimen.weekly_fraction_dose, width=2.9, align="edge", color=color, lw=0)
+        for x, dose in zip(starts + shift + 1.45, regimen.weekly_fraction_dose, strict=True):
+            axes.text(x, dose, f"{dose:.1f}", ha="center", va="bottom", fontsize=5.6, color=color)
+    axes.set_title("Dose a fraction, Gy, week by week", pad=8)
+    axes.set_xlabel("day the week starts")
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _violin(axes: Axes, values: np.ndarray, row: float, color: str) -> None:
+    """Half-density above a line with median and 95 % interval."""
+    low, median, high = np.quantile(values, [0.025, 0.5, 0.975])
+    if np.ptp(values) > 0:
+        at = np.linspace(*np.quantile(values, [0.005, 0.995]), 200)
+        height = gaussian_kde(values)(at)
+        axes.fill_between(at, row, row - 0.62 * height / height.max(), color=color, alpha=0.22, lw=0)
+    axes.plot([low, high], [row, row], color=color, lw=1.3)
+    axes.plot([median], [row], "o", color=color, ms=4)
+    axes.text(median, row + 0.09, f"{number(median, like=high)}", color=color, ha="center", va="top", fontsize=6.6)
+
+
+def _regimens(plan: Plan) -> list[tuple[Regimen, str]]:
+    found = [(plan.standard, STANDARD_COLOR), (plan.recommended, PLAN_COLOR)]
+    return found if plan.equal_bed is None else [*found, (plan.equal_bed, "#B0720A")]
+
+
+def _outcomes(axes: Axes, plan: Plan) -> None:
+    factor, unit = shown(plan.outcome_unit)
+    rows = _regimens(plan)
+    for i, (regimen, color) in enumerate(rows):
+        _violin(axes, np.ravel(regimen.outcome) * factor, float(i), color)
+    axes.set_ylim(len(rows) - 0.6, -0.8)
+    axes.set_yticks(range(len(rows)), [r.label for r, _ in rows])
+    for tick, (_, color) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_color(color)
+    name = plan.outcome_name[0].upper() + plan.outcome_name[1:]
+    axes.set_title(f"{name}, {pretty_unit(unit)}".rstrip(", "), pad=8)
+    axes.set_xlabel("← lower is better" if plan.lower_is_better else "higher is better →")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _gain(axes: Axes, plan: Plan) -> None:
+    """Histogram of the paired gain; draws without benefit in gray."""
+    factor, unit = shown(plan.outcome_unit)
+    sign = 1.0 if plan.lower_is_better else -1.0
+    gain = np.ravel(plan.standard.outcome - plan.recommended.outcome) * sign * factor
+    threshold = float(plan.benefit_from) * factor
+    low, high = np.quantile(gain, [0.005, 0.995])
+    width = max(high - low, 1e-12) / 28
+    first = threshold - width * np.ceil((threshold - low) / width)
+    edges = first + width * np.arange(int(np.ceil((high - first) / width)) + 1)
+    counts, edges = np.histogram(gain, bins=edges)
+    colors = [PLAN_COLOR if left >= threshold - 1e-9 * width else PALE for left in edges[:-1]]
+    axes.bar(edges[:-1], counts, width=0.92 * width, align="edge", color=colors, lw=0)
+    axes.axvline(threshold, color=INK, lw=0.7)
+    said = compare(plan, plan.standard, plan.recommended)
+    axes.set_title("Gain over standard of care, draw by draw", pad=8)
+    axes.set_xlabel(f"gain, {pretty_unit(unit)}".rstrip(", "))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    text = dict(transform=axes.transAxes, fontsize=6.8, va="top")
+    axes.text(1.0, 1.0, f"helps in {percent(said.p_benefit)}", ha="right", color=PLAN_COLOR, **text)
+    axes.text(1.0, 0.9, f"no benefit in {percent(1 - said.p_benefit)}", ha="right", color=GRAY, **text)
+
+
+def plan_figure(plan: Plan) -> Picture:
+    """Doses, outcomes and paired gain side by side."""
+
+    def draw() -> Figure:
+        figure = new_figure(112.0)
+        grid = figure.add_gridspec(2, 2, height_ratios=[1.0, 1.05])
+        _doses(figure.add_subplot(grid[0, :]), plan)
+        _outcomes(figure.add_subplot(grid[1, 0]), plan)
+        _gain(figure.add_subplot(grid[1, 1]), plan)
+        return figure
+
+    said = compare(plan, plan.standard, plan.recommended)
+    gain = f"median gain {number(said.median)} {said.unit}, 95 % of draws {interval(said.low, said.high)}"
+    caption = (
+        f"Orange: {plan.recommended.label}. Gray: {plan.standard.label}. Outcomes on fresh posterior draws that the "
+        f"optimiser never saw; dot and line: median and 95 % of draws ({gain})."
+    )
+    alt = f"Weekly doses of both schedules, and the distribution of {plan.outcome_name} under each; {gain}."
+    return Picture("plan", render(draw), caption, alt)
