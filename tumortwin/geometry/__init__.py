@@ -3,3 +3,9 @@
 from tumortwin.geometry._domain import Domain as Domain
 from tumortwin.geometry._domain import Tissue as Tissue
 from tumortwin.geometry._grid import Grid as Grid
+from tumortwin.geometry._operators import Faces as Faces
+from tumortwin.geometry._operators import add_ring as add_ring
+from tumortwin.geometry._operators import divergence as divergence
+from tumortwin.geometry._operators import drop_ring as drop_ring
+from tumortwin.geometry._operators import face_conductances as face_conductances
+from tumortwin.geometry._operators import spectral_bound as spectral_bound

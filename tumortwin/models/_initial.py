@@ -1,0 +1,105 @@
+"""Where a simulation starts: a given density, a seed, or the contours of the first scan."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tumortwin import units
+from tumortwin.geometry import Tissue
+from tumortwin.models._base import AbstractInitialCondition, TumorState
+from tumortwin.params import parameter
+
+
+class GivenDensity(AbstractInitialCondition):
+    """A density that is simply known: `density` [1] on the tissue's grid."""
+
+    density: Float[Array, "x y z"] = parameter(unit=units.FRACTION)
+
+    def state(self, tissue: Tissue) -> TumorState:
+        """The density where there is domain, zero elsewhere."""
+        return TumorState(jnp.where(tissue.domain.mask, self.density, jnp.zeros((), self.density.dtype)))
+
+
+class GaussianSeed(AbstractInitialCondition):
+    """A small round tumor.
+
+    $$ u = a\\,e^{-|x - c|^2 / (2 w^2)} $$
+
+    **Arguments:** `center` c, voxel indices of the tissue's grid; `amplitude` a [1]; `width` w [mm].
+
+    **Good values:** a 0.5, w 2 grid spacings (a narrower one is not resolved).
+    """
+
+    center: Float[Array, "3"] = parameter(unit="voxel")
+    amplitude: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.5)
+    width: Float[Array, ""] = parameter(unit=units.LENGTH, default=4.0)
+
+    def state(self, tissue: Tissue) -> TumorState:
+        """The seed where there is domain, zero elsewhere."""
+        dtype = tissue.fields["white_matter"].dtype
+        squares = jnp.zeros((), dtype)
+        for axis, (n, spacing) in enumerate(zip(tissue.grid.shape, tissue.grid.spacing, strict=True)):
+            offset = (jnp.arange(n, dtype=dtype) - self.center[axis].astype(dtype)) * spacing
+            squares = squares + jnp.expand_dims(offset**2, [a for a in range(3) if a != axis])
+        density = self.amplitude.astype(dtype) * jnp.exp(-0.5 * squares / self.width.astype(dtype) ** 2)
+        return TumorState(jnp.where(tissue.domain.mask, density, jnp.zeros((), dtype)))
+
+
+class ContourProfile(AbstractInitialCondition):
+    """The density implied by the first visit's contours.
+
+    With d the signed distance [mm] to a contour (positive outside),
+
+    $$ \\mathrm{logit}\\,u = \\mathrm{logit}\\,u_F - d_F/\\lambda \\quad \\text{outside FLAIR,} $$
+
+    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising at the same rate 1/lambda
+    inside the T1Gd contour, and capped at `u_cap`. Without a T1Gd contour (an empty or missing mask: its distance is
+    infinite) the rise 1/lambda holds inside FLAIR too; without FLAIR the T1Gd contour alone is used. The exponential
+    tail is that of a Fisher-Kolmogorov front, lambda = sqrt(D/rho), but lambda is inferred on its own.
+
+    **Arguments:** `flair_distance`, `t1gd_distance` [mm] on the tissue's grid, +inf everywhere where there is no such
+    contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda [mm].
+
+    **Good values:** lambda 1-5 mm, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.95.
+
+    **Reference:** Konukoglu et al., IEEE Trans. Med. Imaging 29 (2010) 77-95, doi:10.1109/TMI.2009.2026413 (tail).
+    """
+
+    flair_distance: Float[Array, "x y z"]
+    t1gd_distance: Float[Array, "x y z"]
+    infiltration_length: Float[Array, ""] = parameter(unit=units.LENGTH, default=2.5)
+    flair_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.25)
+    t1gd_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.7)
+    cap: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.95)
+
+    def state(self, tissue: Tissue) -> TumorState:
+        """The profile where there is domain, zero elsewhere."""
+        flair, core = self.flair_distance, self.t1gd_distance
+        dtype = flair.dtype
+        logit_flair, logit_core, logit_cap, length = (
+            jnp.asarray(v, dtype)
+            for v in (
+                _logit(self.flair_density),
+                _logit(self.t1gd_density),
+                _logit(self.cap),
+                self.infiltration_length,
+            )
+        )
+        has_flair, has_core = jnp.isfinite(flair), jnp.isfinite(core)
+        f = jnp.where(has_flair, flair, 0.0)
+        c = jnp.where(has_core, core, 0.0)
+        from_flair = logit_flair - f / length
+        from_core = logit_core - c / length
+        depth, gap = jnp.maximum(-f, 0.0), jnp.maximum(c, 0.0)
+        share = depth / jnp.maximum(depth + gap, jnp.asarray(1e-3, dtype))
+        between = (1.0 - share) * logit_flair + share * logit_core
+        inside_flair = jnp.where(has_core, jnp.where(c > 0, between, from_core), from_flair)
+        both = jnp.where(f > 0, jnp.where(has_core & (c <= 0), from_core, from_flair), inside_flair)
+        logit = jnp.where(has_flair, both, from_core)
+        density = jax.nn.sigmoid(jnp.minimum(logit, logit_cap))
+        empty = ~(has_flair | has_core)
+        return TumorState(jnp.where(tissue.domain.mask & ~empty, density, jnp.zeros((), dtype)))
+
+
+def _logit(p: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.log(p) - jnp.log1p(-p)

@@ -1,0 +1,75 @@
+"""Growth and kill together, exactly: the logistic equation with a time-dependent kill is a Bernoulli equation.
+
+$$ \\dot u = \\rho u (1-u) - \\dot\\Lambda(t) u \\;\\Rightarrow\\;
+   u(h) = \\frac{e^{\\rho h - \\Lambda(h)}\\,u_0}{1 + u_0\\,\\rho \\int_0^h e^{\\rho s - \\Lambda(s)} ds} $$
+
+The integral is taken with the kill as a weight: `e^{-\\Lambda}` enters through its exact moments on the sub-step, the
+growth factor through three nodes, so jumps anywhere inside a sub-step cost no accuracy and their times keep their
+gradient. Without kill the rule is Simpson's, relative error (rho h)^4 / 2880.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tumortwin._types import ScalarLike
+from tumortwin.treatments import LogKill
+
+# Gauss-Legendre nodes and weights on [0, 1]: exact to degree 5 on each piece between two events.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+_NODES, _WEIGHTS = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
+
+
+class SubStep(NamedTuple):
+    """Kill on one sub-step: its width [day], its log-kill, and the three nodal weights of e^{-Lambda} (sum: its mean)."""
+
+    width: Float[Array, "..."]
+    log_kill: Float[Array, "..."]
+    weights: Float[Array, "... 3"]
+
+
+def react(density: Float[Array, "x y z"], rate: Array, step: SubStep) -> Float[Array, "x y z"]:
+    """Advance growth and kill over one sub-step; `rate` [1/day] is a scalar or a field of the density's shape."""
+    dtype = density.dtype
+    width, kill = step.width.astype(dtype), jnp.exp(-step.log_kill).astype(dtype)
+    w = step.weights.astype(dtype)
+    half = jnp.exp(0.5 * rate * width)
+    full = half * half
+    crowding = rate * width * (w[0] + w[1] * half + w[2] * full)
+    return full * kill * density / (1.0 + crowding * density)
+
+
+def tabulate(path: LogKill, edges: Float[Array, " edge"]) -> SubStep:
+    """Kill on every interval between consecutive `edges` [day]; edges and event times may be traced."""
+    events = jax.lax.stop_gradient(jnp.zeros(0)) if path.event_times.size == 0 else path.event_times
+    width = jnp.diff(edges)
+    at_edges = path.cumulative(edges)
+    n = edges.shape[0] - 1
+    if events.size == 0:
+        simpson = jnp.asarray([1.0 / 6.0, 4.0 / 6.0, 1.0 / 6.0])
+        return SubStep(width, jnp.zeros(n), jnp.broadcast_to(simpson, (n, 3)))
+    inside = jnp.clip(events, edges[0], edges[-1])
+    breaks = jnp.sort(jnp.concatenate([edges, inside]))
+    start, length = breaks[:-1], jnp.diff(breaks)
+    middle = start + 0.5 * length
+    owner = jnp.clip(jnp.searchsorted(edges, middle, side="right") - 1, 0, n - 1)
+    nodes = start[:, None] + length[:, None] * _NODES[None, :]
+    survival = jnp.exp(-(path.cumulative(nodes) - at_edges[owner][:, None]))
+    measure = survival * _WEIGHTS[None, :] * (length / width[owner])[:, None]
+    x = (nodes - edges[owner][:, None]) / width[owner][:, None]
+    moments = [
+        jax.ops.segment_sum(jnp.sum(measure * x**k, axis=1), owner, num_segments=n, indices_are_sorted=True)
+        for k in range(3)
+    ]
+    last = 2.0 * moments[2] - moments[1]
+    mid = 4.0 * (moments[1] - moments[2])
+    weights = jnp.stack([moments[0] - mid - last, mid, last], axis=-1)
+    return SubStep(width, jnp.diff(at_edges), weights)
+
+
+def mean_survival(step: SubStep) -> ScalarLike:
+    """Mean of e^{-Lambda} over the sub-step."""
+    return jnp.sum(step.weights, axis=-1)
