@@ -45,7 +45,7 @@ def load_atlas_anatomy() -> tuple[Grid, np.ndarray, np.ndarray, np.ndarray, np.n
     return t1.grid, scaled[0], scaled[1], scaled[2], t1.array > 0
 
 
-def atlas_tissue(spacing: float = 1.0) -> AtlasAnatomy:
+def atlas_tissue(spacing: float | int = 1.0) -> AtlasAnatomy:
     """The atlas at `spacing` [mm], a whole number: block means of the 1 mm maps, tissue where gray + white >= 1/2.
 
     $$ f_{w} = w / (g + w) \\text{ where } g + w \\ge 1/2, \\text{ else } 0 $$

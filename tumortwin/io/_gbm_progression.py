@@ -30,9 +30,9 @@ AXIS_SIGNS = (-1.0, -1.0, 1.0)
 def load_gbm_progression(
     root: str | os.PathLike[str],
     id: str,
-    interval_days: float,
+    interval_days: float | int,
     *,
-    voxel_size: Sequence[float] = ASSUMED_VOXEL_SIZE,
+    voxel_size: Sequence[float | int] = ASSUMED_VOXEL_SIZE,
     gate: Gate | None = None,
     folder: str = FOLDER,
 ) -> Patient:
@@ -88,7 +88,7 @@ def _read(root: str | os.PathLike[str], folder: str, name: str, kind: VolumeKind
     return read_volume(require_file(root, f"{folder}/{name}", name), kind=kind)
 
 
-def _grid(volume: Volume, voxel_size: Sequence[float]) -> Grid:
+def _grid(volume: Volume, voxel_size: Sequence[float | int]) -> Grid:
     sizes = [float(v) for v in voxel_size]
     if len(sizes) != 3 or not all(math.isfinite(v) and v > 0 for v in sizes):
         raise InputError(
@@ -103,7 +103,7 @@ def _grid(volume: Volume, voxel_size: Sequence[float]) -> Grid:
     return Grid(shape, affine)
 
 
-def _assumptions(grid: Grid, interval_days: float, motion: Registration) -> tuple[str, ...]:
+def _assumptions(grid: Grid, interval_days: float | int, motion: Registration) -> tuple[str, ...]:
     x, y, z = grid.spacing
     return (
         f"The files carry no voxel size: {x:g} x {y:g} x {z:g} mm is assumed. An error of 10 % in one edge is an error "

@@ -63,7 +63,7 @@ def read_posterior(
 
 def write_forecast(
     path: PathLike,
-    days: Sequence[float] | np.ndarray,
+    days: Sequence[float | int] | np.ndarray,
     volumes: Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
     attrs: Mapping[str, Any],

@@ -1,7 +1,10 @@
 """One NIfTI file in, one array on a `Grid` out: every promise about a volume is checked here, at the door."""
 
 import dataclasses
+import gzip
+import io
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +26,7 @@ ADC_PLAUSIBLE_MEDIAN = (0.1, 5.0)
 # A resampled probability may leave [0, 1] by rounding alone.
 PROBABILITY_SLACK = 1e-6
 SPACING_AGREEMENT = 0.01
+NIFTI2_HEADER = 540  # bytes
 MM_PER_UNIT: Mapping[str, float] = MappingProxyType({"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 1e-3})
 QUANTITY: Mapping[str, str] = MappingProxyType({"adc": "ADC", "probability": "probability", "labels": "label"})
 
@@ -53,9 +57,8 @@ def read_volume(path: str | os.PathLike[str], *, kind: VolumeKind, adc_unit: str
     if (kind == "adc") != (adc_unit is not None):
         raise ValueError(f"required: adc_unit exactly when kind='adc'; received: kind={kind!r}, adc_unit={adc_unit!r}")
     image = _load(path)
-    factor = _check_header(path, image)
     array = _squeeze(path, _values(path, image))
-    grid = _grid(path, array.shape, np.asarray(image.affine, dtype=float), factor)
+    grid = _grid(path, array.shape, _affine(path, image))
     _check_finite(path, array)
     return Volume(_of_kind(path, array, kind, adc_unit), grid, path)
 
@@ -86,8 +89,27 @@ def write_volume(
 
 
 def _load(path: Path) -> Any:
+    """The image, after the header as it stands in the file was checked: nibabel mends a zero spacing in silence."""
     import nibabel as nib
 
+    content = _content(path)
+    try:
+        is_second = int.from_bytes(content[:4], "little") == NIFTI2_HEADER or (
+            int.from_bytes(content[:4], "big") == NIFTI2_HEADER
+        )
+        kind = nib.Nifti2Image if is_second else nib.Nifti1Image
+        raw = kind.header_class.from_fileobj(io.BytesIO(content), check=False)
+        _check_magic(raw)
+        _check_header(path, raw)
+        return kind.from_bytes(content)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _content(path: Path) -> bytes:
+    """All bytes of the file, decompressed to the end, so that a missing tail or a flipped bit is noticed."""
     if not path.is_file():
         raise InputError(
             file=path,
@@ -95,13 +117,19 @@ def _load(path: Path) -> Any:
             received="a folder" if path.is_dir() else "no such file",
             advice="check the name and the folder; file names are case-sensitive",
         )
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise _unreadable(path, ValueError("the name ends in neither .nii nor .nii.gz"))
     try:
-        image = nib.load(path, mmap=False)
-    except Exception as error:
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
+            return stream.read()
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
-    if not isinstance(image, nib.Nifti1Pair):
-        raise _unreadable(path, TypeError(type(image).__name__))
-    return image
+
+
+def _check_magic(raw: Any) -> None:
+    magic = bytes(raw["magic"]).rstrip(b"\x00\r\n\x1a")
+    if magic not in (b"n+1", b"n+2"):
+        raise ValueError(f"no NIfTI magic in the header: {magic!r}")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -129,9 +157,7 @@ def _values(path: Path, image: Any) -> np.ndarray:
     return array
 
 
-def _check_header(path: Path, image: Any) -> float:
-    """Checks orientation code and voxel size as they stand in the file; returns mm per unit of the affine."""
-    raw = _raw_header(path, image)
+def _check_header(path: Path, raw: Any) -> None:
     sizes = np.asarray(raw["pixdim"][1:4], dtype=float)
     if not np.isfinite(sizes).all() or (sizes <= 0).any():
         raise InputError(
@@ -147,25 +173,22 @@ def _check_header(path: Path, image: Any) -> float:
             received="a header without orientation (both codes are 0), so left and right are unknown",
             advice="export again with orientation, or set it (nibabel: image.set_sform(affine, code=1))",
         )
-    affine_sizes = np.linalg.norm(np.asarray(image.affine, dtype=float)[:3, :3], axis=0)
+
+
+def _affine(path: Path, image: Any) -> np.ndarray:
+    """The affine in mm; its voxel size must be the header's."""
+    affine = np.array(image.affine, dtype=float)
+    sizes = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    affine_sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if (affine_sizes > 0).all() and not np.allclose(affine_sizes, sizes, rtol=SPACING_AGREEMENT):
         raise InputError(
             file=path,
             required="one voxel size: pixdim and affine that agree within 1 %",
-            received=f"pixdim {_millimetres(sizes)}, affine {_millimetres(affine_sizes)}",
+            received=f"pixdim {_millimeters(sizes)}, affine {_millimeters(affine_sizes)}",
             advice="find out which is right and write the header again",
         )
-    unit = image.header.get_xyzt_units()[0]
-    return MM_PER_UNIT.get(unit, 1.0)
-
-
-def _raw_header(path: Path, image: Any) -> Any:
-    """The header as written: nibabel mends a zero or negative spacing in silence."""
-    from nibabel.openers import ImageOpener
-
-    source = image.file_map.get("header", image.file_map["image"]).filename or path
-    with ImageOpener(str(source), "rb") as stream:
-        return type(image.header).from_fileobj(stream, check=False)
+    affine[:3] *= MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    return affine
 
 
 def _squeeze(path: Path, array: np.ndarray) -> np.ndarray:
@@ -181,10 +204,8 @@ def _squeeze(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _grid(path: Path, shape: tuple[int, ...], affine: np.ndarray, factor: float) -> Grid:
-    affine = affine.copy()
-    affine[:3] *= factor
-    if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) == 0.0:
+def _grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+    if np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) < 3:
         received = "a singular affine"
     else:
         try:
@@ -279,5 +300,5 @@ def _adc(path: Path, array: np.ndarray, adc_unit: str) -> np.ndarray:
     return (array * ADC_UNITS[adc_unit]).astype(np.float32)
 
 
-def _millimetres(sizes: np.ndarray) -> str:
+def _millimeters(sizes: np.ndarray) -> str:
     return " x ".join(f"{float(s):.4g}" for s in sizes)
