@@ -1,0 +1,192 @@
+"""What the data identify and what they do not, computed from the information and said in words."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpyro.distributions import constraints
+
+from tumortwin.inference._problem import Problem
+
+# Marginal share of the prior variance that is left; below: identified, above WEAK: prior-driven.
+IDENTIFIED = 0.25
+WEAK = 0.5
+# A posterior correlation above this joins two parameters into one group.
+JOINED = 0.7
+# Smallest loading, relative to the largest of the direction, that is named.
+LEAST_LOADING = 0.3
+EXPONENT_STEPS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction:
+    """One direction of a group of parameters: its name and the share of the prior variance left by the data."""
+
+    name: str
+    variance_left: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Identifiability:
+    """Variances left by parameter (marginal; and with all others known), directions of the whole, and the statement."""
+
+    names: tuple[str, ...]
+    variance_left: np.ndarray
+    variance_left_conditional: np.ndarray
+    correlation: np.ndarray
+    directions: tuple[Direction, ...]
+    statement: str
+
+    def as_plain(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {
+            "variance_left": dict(zip(self.names, map(float, self.variance_left), strict=True)),
+            "variance_left_conditional": dict(zip(self.names, map(float, self.variance_left_conditional), strict=True)),
+            "directions": [dataclasses.asdict(direction) for direction in self.directions],
+            "correlation": self.correlation.tolist(),
+        }
+
+
+def identifiability_report(problem: Problem, information: np.ndarray, curvature: np.ndarray) -> Identifiability:
+    """Compare posterior and prior by direction.
+
+    $$ \\tilde F = K^{-1/2} F K^{-1/2} = \\sum_i \\lambda_i v_i v_i^T, \\qquad
+       \\frac{\\mathrm{var}_{post}}{\\mathrm{var}_{prior}}(v_i) = \\frac{1}{1 + \\lambda_i} $$
+
+    with `F` the Fisher information and `K` the prior's curvature, both at the MAP, in coordinates in which the prior
+    has unit spread. A parameter is *identified* when the data leave less than a quarter of its prior variance, *prior-
+    driven* when they leave more than half. Prior-driven parameters that would be identified if the others were known
+    are only *jointly* identified: they are grouped by their posterior correlation, and the marginal information of the
+    group (Schur complement) says which combination the data fix. For parameters with a positive support the
+    combination is a product of powers: `D/rho`.
+    """
+    root = np.sqrt(np.maximum(curvature, 1e-6))
+    whitened = information / np.outer(root, root)
+    covariance = np.linalg.inv(np.eye(root.size) + whitened)
+    left = np.diag(covariance)
+    conditional = 1 / (1 + np.diag(whitened))
+    spread = np.sqrt(left)
+    correlation = covariance / np.outer(spread, spread)
+    labels = _labels(problem.prior.names)
+    values, vectors = np.linalg.eigh(whitened)
+    powers, scales = _is_positive(problem), _scales(problem)
+    directions = tuple(
+        Direction(_combination(vectors[:, i], labels, powers, scales * root), float(1 / (1 + max(values[i], 0.0))))
+        for i in np.argsort(values)[::-1]
+    )
+    sentences = _sentences(covariance, left, conditional, correlation, labels, powers, scales * root)
+    return Identifiability(problem.prior.names, left, conditional, correlation, directions, " ".join(sentences))
+
+
+def _sentences(
+    covariance: np.ndarray,
+    left: np.ndarray,
+    conditional: np.ndarray,
+    correlation: np.ndarray,
+    labels: list[str],
+    powers: np.ndarray,
+    scales: np.ndarray,
+) -> list[str]:
+    groups = _groups(left, conditional, correlation)
+    grouped = {index for group in groups for index in group}
+    found = [i for i in range(left.size) if i not in grouped]
+    strong = [f"{labels[i]} ({_percent(left[i])})" for i in found if left[i] < IDENTIFIED]
+    middle = [f"{labels[i]} ({_percent(left[i])})" for i in found if IDENTIFIED <= left[i] <= WEAK]
+    weak = [f"{labels[i]} ({_percent(left[i])})" for i in found if left[i] > WEAK]
+    sentences = []
+    if strong:
+        sentences.append(f"Identified by the data (posterior sd as a share of the prior's): {', '.join(strong)}.")
+    if middle:
+        sentences.append(f"Informed by data and prior alike: {', '.join(middle)}.")
+    sentences += [_joint_sentence(group, covariance, labels, powers, scales) for group in groups]
+    if weak:
+        sentences.append(f"The data say little about {', '.join(weak)}: here the posterior is essentially the prior.")
+    if not groups and not weak and not middle:
+        sentences.append("Every parameter is identified; no combination rests on the prior.")
+    return sentences
+
+
+def _groups(left: np.ndarray, conditional: np.ndarray, correlation: np.ndarray) -> list[list[int]]:
+    """Connected sets of strongly correlated parameters that hold one which only the others' ignorance leaves open."""
+    confounded = (left > IDENTIFIED) & (conditional < 0.5 * left)
+    waiting, groups = set(range(left.size)), []
+    while waiting:
+        frontier, group = [min(waiting)], set()
+        while frontier:
+            index = frontier.pop()
+            if index in group:
+                continue
+            group.add(index)
+            frontier += [j for j in range(left.size) if abs(correlation[index, j]) > JOINED and j not in group]
+        waiting -= group
+        if len(group) > 1 and confounded[list(group)].any():
+            groups.append(sorted(group))
+    return groups
+
+
+def _joint_sentence(
+    group: list[int], covariance: np.ndarray, labels: list[str], powers: np.ndarray, scales: np.ndarray
+) -> str:
+    block = covariance[np.ix_(group, group)]
+    values, vectors = np.linalg.eigh(block)  # shares of the prior variance left, ascending
+    names = [labels[i] for i in group]
+    known = [
+        f"{_combination(vectors[:, i], names, powers[group], scales[group])} ({_percent(values[i])})"
+        for i in range(len(group))
+        if values[i] < IDENTIFIED
+    ]
+    separate = " and ".join(f"{labels[i]} ({_percent(covariance[i, i])})" for i in group)
+    if not known:
+        return f"{separate} are entangled, and no combination of them is identified: the prior decides."
+    return (
+        f"Only jointly identified: the data fix {' and '.join(known)} but not {separate} separately; "
+        "the prior decides the split."
+    )
+
+
+def _combination(vector: np.ndarray, labels: list[str], powers: np.ndarray, scales: np.ndarray) -> str:
+    """Name of `sum_i v_i z_i`: a product of powers where all parameters concerned are positive, else a sum."""
+    named = np.flatnonzero(np.abs(vector) >= LEAST_LOADING * np.abs(vector).max())
+    exponents = vector / scales
+    lead = named[np.argmax(np.abs(exponents[named]))]
+    first = named[0]
+    exponents = exponents / np.abs(exponents[lead]) * np.sign(exponents[first])
+    rounded = {int(i): round(exponents[i] * EXPONENT_STEPS) / EXPONENT_STEPS for i in named}
+    rounded = {i: value for i, value in rounded.items() if value != 0}
+    if len(rounded) == 1:
+        return labels[next(iter(rounded))]
+    if all(powers[i] for i in rounded):
+        over = [_power(labels[i], value) for i, value in rounded.items() if value > 0]
+        under = [_power(labels[i], -value) for i, value in rounded.items() if value < 0]
+        below = under[0] if len(under) == 1 else f"({' * '.join(under)})"
+        return " * ".join(over) + (f" / {below}" if under else "")
+    return " ".join(f"{'+' if value > 0 else '-'} {abs(value):g} {labels[i]}" for i, value in rounded.items())
+
+
+def _power(label: str, exponent: float) -> str:
+    return label if exponent == 1 else f"{label}^{exponent:g}"
+
+
+def _percent(variance_left: float) -> str:
+    return f"{100 * np.sqrt(max(variance_left, 0.0)):.0f} %"
+
+
+def _labels(names: tuple[str, ...]) -> list[str]:
+    """The shortest ends of the paths (at least two words of a longer path) that are still distinct."""
+    ends = [".".join(name.split(".")[-2:]) for name in names]
+    return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
+
+
+def _is_positive(problem: Problem) -> np.ndarray:
+    """Whether a parameter's unconstrained coordinate is its logarithm."""
+    flags: list[bool] = []
+    for path, shape in problem.prior.shapes.items():
+        support = problem.prior.distributions[path].support
+        flags += [isinstance(support, type(constraints.positive)) or support is constraints.positive] * int(
+            np.prod(shape, dtype=int)
+        )
+    return np.asarray(flags)
+
+
+def _scales(problem: Problem) -> np.ndarray:
+    return np.concatenate([np.ravel(problem.prior.scale[path]) for path in problem.prior.paths])

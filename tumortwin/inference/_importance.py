@@ -1,0 +1,144 @@
+"""Pareto-smoothed importance sampling from the Laplace approximation: forward solves only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
+from tumortwin.inference._identifiability import identifiability_report
+from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws, prior_draws
+from tumortwin.inference._pareto import LARGEST_K_HAT, effective_draws, pareto_smooth
+from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._problem import Problem, log_density_batch
+from tumortwin.inference._student import mixture_log_density, student_draws, tempered_moments
+
+# Effective draws, a parameter, that a refitted covariance must rest on.
+DRAWS_PER_PARAMETER = 8
+
+
+class PsisCalibrator(AbstractCalibrator):
+    """Draws from a Student-t about the MAP, weighted by posterior over proposal, the weights Pareto-smoothed.
+
+    $$ z_s \\sim q, \\qquad w_s \\propto p(z_s) / q(z_s), \\qquad
+       q = \\sum_j \\frac{n_j}{N}\\, t_\\nu(m_j, \\Sigma_j) $$
+
+    The first proposal is the Laplace approximation. When k-hat >= .7 or the effective sample size is below
+    `least_effective`, a further proposal is fitted to the weighted sample and `batch` more draws are taken; all draws
+    are then weighted against the mixture of all proposals, so none is lost. After `rounds` it stops as it is.
+
+    **Arguments:** `batch` draws a round, `chunk` of them a step (each solved one after another, `lax.map`); `degrees`
+    of freedom `nu`.
+
+    **Good values:** batch 1000; degrees 5-10; rounds 5. One forward solve a draw: 1,000 draws of a 3 mm glioma take
+    about 2 s.
+
+    Reference: Vehtari et al. (2024), JMLR 25(72); Cornuet et al. (2012), Scand. J. Stat. 39:798 (adaptive multiple
+    importance sampling).
+    """
+
+    laplace: LaplaceCalibrator = LaplaceCalibrator()
+    batch: int = 1000
+    chunk: int = 100
+    degrees: float = 7.0
+    rounds: int = 5
+    least_effective: float = 400.0
+    largest_k_hat: float = LARGEST_K_HAT
+
+    def __check_init__(self) -> None:
+        if self.batch % self.chunk or self.degrees <= 2:
+            raise ValueError(
+                "required: a batch that is a multiple of chunk, degrees > 2; "
+                f"received: {self.batch}, {self.chunk}, {self.degrees}"
+            )
+
+    def init(self, problem: Problem, *, key: Array) -> State:
+        return self.laplace.init(problem, key=key)
+
+    def step(self, problem: Problem, state: State) -> State:
+        """A step of the Laplace stage, or one chunk of draws; the last of a batch also judges the sample."""
+        if not self.laplace.terminate(problem, state):
+            state = self.laplace.step(problem, state)
+            return self._first_proposal(state) if self.laplace.terminate(problem, state) else state
+        current = problem.with_weights(jnp.asarray(state["weights"]))
+        drawn = state["draws"].shape[0]
+        key = jax.random.fold_in(child_key(state_key(state), "importance"), drawn // self.chunk)
+        z = student_draws(state["means"][-1], state["factors"][-1], self.degrees, self.chunk, key=key)
+        target = np.asarray(log_density_batch(current, jnp.asarray(z)))
+        state = {**state, "draws": np.concatenate([state["draws"], z])}
+        state["targets"] = np.concatenate([state["targets"], target])
+        return self._judge(state) if (drawn + self.chunk) % self.batch == 0 else state
+
+    def terminate(self, problem: Problem, state: State) -> bool:
+        del problem
+        return "finished" in state and bool(state["finished"])
+
+    def progress(self, problem: Problem, state: State) -> tuple[int, int]:
+        done, total = self.laplace.progress(problem, state)
+        rounds = len(state["means"]) if "means" in state else 1
+        chunks = state["draws"].shape[0] // self.chunk if "draws" in state else 0
+        return done + chunks, total + rounds * self.batch // self.chunk
+
+    def postprocess(self, problem: Problem, state: State) -> Posterior:
+        fitted = self.laplace.fitted(state)
+        log_weights, k_hat = pareto_smooth(self._log_ratios(state))
+        weights = np.exp(log_weights)
+        draws = constrained_draws(problem, state["draws"][None])
+        errors = {path: _standard_error(value[0], weights) for path, value in draws.items()}
+        size = weights.size
+        return Posterior(
+            draws=draws,
+            log_weights=log_weights[None],
+            diagnostics={
+                **self.laplace.diagnostics(problem, state),
+                "k_hat": k_hat,
+                "ess": effective_draws(log_weights),
+                "draws": float(size),
+                "proposals": float(len(state["means"])),
+                "failed_solves": float(np.sum(~np.isfinite(state["targets"]))),
+            },
+            statement=identifiability_report(problem, fitted.information, fitted.curvature).statement,
+            info=self.laplace.info(problem, state),
+            prior_draws=prior_draws(problem, size, key=child_key(state_key(state), "prior")),
+            log_density=state["targets"][None],
+            monte_carlo_error=errors,
+        )
+
+    def _first_proposal(self, state: State) -> State:
+        fitted = self.laplace.fitted(state)
+        return {
+            **state,
+            "means": fitted.mean[None],
+            "factors": fitted.factor[None],
+            "draws": np.zeros((0, fitted.mean.size)),
+            "targets": np.zeros(0),
+            "finished": np.asarray(False),
+        }
+
+    def _log_ratios(self, state: State) -> np.ndarray:
+        counts = np.full(len(state["means"]), float(self.batch))
+        return state["targets"] - mixture_log_density(
+            state["draws"], state["means"], state["factors"], counts, self.degrees
+        )
+
+    def _judge(self, state: State) -> State:
+        """Stop, or add a proposal fitted to the sample so far."""
+        ratios = self._log_ratios(state)
+        log_weights, k_hat = pareto_smooth(ratios)
+        good = k_hat < self.largest_k_hat and effective_draws(log_weights) >= self.least_effective
+        if good or len(state["means"]) >= self.rounds:
+            return {**state, "finished": np.asarray(True)}
+        least = DRAWS_PER_PARAMETER * state["z"].size
+        mean, covariance = tempered_moments(state["draws"], ratios, min(float(least), 0.5 * ratios.size))
+        factor = np.linalg.cholesky(covariance)
+        return {
+            **state,
+            "means": np.concatenate([state["means"], mean[None]]),
+            "factors": np.concatenate([state["factors"], factor[None]]),
+        }
+
+
+def _standard_error(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Standard error of a self-normalized weighted mean, `sqrt(sum w^2 (x - mean)^2)`."""
+    centered = draws - np.tensordot(weights, draws, axes=1)
+    return np.sqrt(np.tensordot(weights**2, centered**2, axes=1))

@@ -1,0 +1,93 @@
+"""Draws of the parameters, with what must be known before they are used."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """What a calibrator hands back.
+
+    - `draws`: path -> values [chain, draw, ...] in the parameter's own units.
+    - `log_weights`: [chain, draw], normalized (their exponentials sum to 1), or `None` for equal weights.
+    - `diagnostics`: k-hat or R-hat, ESS, divergences, counts of failed solves, convergence of the MAP.
+    - `statement`: in plain words, what the data identify and what they do not.
+    - `info`: weights and correlation volumes by datum, Laplace mean and covariance, and the like (plain values).
+    - `prior_draws`: path -> values [1, draw, ...], for prior against posterior.
+    - `log_density`: [chain, draw], log of prior x power likelihood, or `None`.
+    - `monte_carlo_error`: path -> standard error of the posterior mean.
+    """
+
+    draws: dict[str, np.ndarray]
+    log_weights: np.ndarray | None
+    diagnostics: dict[str, float]
+    statement: str
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    prior_draws: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    log_density: np.ndarray | None = None
+    monte_carlo_error: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Normalized weights [chain, draw]."""
+        if self.log_weights is None:
+            shape = next(iter(self.draws.values())).shape[:2]
+            return np.full(shape, 1.0 / np.prod(shape))
+        return np.exp(self.log_weights)
+
+    def mean(self, path: str) -> np.ndarray:
+        """Posterior mean of one parameter."""
+        return np.tensordot(self.weights, self.draws[path], axes=2)
+
+    def sd(self, path: str) -> np.ndarray:
+        """Posterior standard deviation of one parameter."""
+        centered = self.draws[path] - self.mean(path)
+        return np.sqrt(np.tensordot(self.weights, centered**2, axes=2))
+
+    def quantile(self, path: str, level: float) -> np.ndarray:
+        """Weighted posterior quantile of one parameter."""
+        return weighted_quantile(self.draws[path], self.weights, level)
+
+    def interval(self, path: str, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Central credible interval of one parameter."""
+        return self.quantile(path, (1 - level) / 2), self.quantile(path, (1 + level) / 2)
+
+    def resample(self, n: int, *, key: Array) -> dict[str, np.ndarray]:
+        """`n` draws of equal weight by systematic resampling: path -> values [n, ...], the same rows for all paths.
+
+        A draw of weight `w` appears `floor(n w)` or `ceil(n w)` times. The order of the rows is random.
+        """
+        return {
+            path: value.reshape(-1, *value.shape[2:])[self.resample_rows(n, key=key)]
+            for path, value in self.draws.items()
+        }
+
+    def resample_rows(self, n: int, *, key: Array) -> np.ndarray:
+        """The rows (chain-major) that `resample` takes."""
+        offset_key, order_key = jax.random.split(key)
+        points = (np.arange(n) + float(jax.random.uniform(offset_key))) / n
+        cumulative = np.cumsum(self.weights.ravel())
+        rows = np.searchsorted(cumulative / cumulative[-1], points)
+        return np.minimum(rows, cumulative.size - 1)[np.asarray(jax.random.permutation(order_key, n))]
+
+
+def weighted_quantile(draws: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
+    """Quantile of `draws` [chain, draw, ...] under `weights` [chain, draw], by inverting the midpoint distribution."""
+    flat = draws.reshape(weights.size, -1)
+    found = np.empty(flat.shape[1])
+    for column in range(flat.shape[1]):
+        order = np.argsort(flat[:, column], kind="stable")
+        ordered = weights.ravel()[order]
+        position = (np.cumsum(ordered) - 0.5 * ordered) / ordered.sum()
+        found[column] = np.interp(level, position, flat[order, column])
+    return found.reshape(draws.shape[2:])
+
+
+def values_at(draws: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    """One row of resampled draws as parameter values."""
+    return {path: value[row] for path, value in draws.items()}

@@ -1,0 +1,162 @@
+"""What is believed before the data: a distribution for every parameter path, and the coordinates that suit it."""
+
+from collections.abc import Mapping
+from math import prod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions.transforms import Transform
+
+Values = dict[str, Array]
+NEWTON_STEPS = 200
+LARGEST_NEWTON_STEP = 2.0
+
+
+class Prior(eqx.Module):
+    """{parameter path: NumPyro distribution}, independent between paths.
+
+    $$ x = T(t), \\qquad t = c + s\\,z, \\qquad \\phi(t) = -\\log p(T(t)) - \\log |T'(t)| $$
+
+    `T` is NumPyro's `biject_to` of the support; `c` and `s` are the mode of `phi` and `phi''(c)^{-1/2}`. The vector `z`
+    (every path in alphabetical order, flattened) is therefore unconstrained and in units of the prior's own spread: a
+    normal or lognormal prior is exactly standard normal in `z`, any other one is so to second order at its mode. All
+    calibrators work in `z`.
+
+    Least squares needs a residual: `r_i = sign(z_i) sqrt(2 (phi(t_i) - phi(c_i)))`, the signed deviance root, which is
+    `z_i` itself for a normal or lognormal prior and exact (`r^2/2 = phi` up to a constant) for every unimodal one.
+
+    **Arguments:** `distributions`, each with an empty event shape; a batch shape makes the parameter a vector.
+
+    **Raises:** `ValueError` for a distribution that is not continuous, not univariate, or has no interior mode in `t`.
+    """
+
+    distributions: dict[str, Distribution]
+    center: Values
+    scale: Values
+
+    def __init__(self, distributions: Mapping[str, Distribution]) -> None:
+        if not distributions:
+            raise ValueError("required: a prior for at least one parameter path; received: none")
+        self.distributions, self.center, self.scale = {}, {}, {}
+        for path in sorted(distributions):
+            entry = distributions[path]
+            if not isinstance(entry, Distribution) or entry.event_shape or entry.support.is_discrete:
+                raise ValueError(
+                    f"required: a continuous univariate NumPyro distribution for {path!r}; received: {entry!r}; "
+                    "try: `.expand([n])` for a vector of independent entries"
+                )
+            entry = jax.tree.map(jnp.asarray, entry)
+            center, scale = _mode_and_scale(entry)
+            if not (np.isfinite(center).all() and np.isfinite(scale).all()):
+                raise ValueError(
+                    f"required: a prior of {path!r} with a mode in unconstrained space; "
+                    f"received: {distributions[path]!r}"
+                )
+            self.distributions[path], self.center[path], self.scale[path] = entry, center, scale
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The parameter paths in the order of `z`."""
+        return tuple(sorted(self.distributions))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter; `()` for a scalar."""
+        return {path: self.distributions[path].batch_shape for path in self.paths}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name an entry of `z`: the path, with an index for a vector."""
+        names: list[str] = []
+        for path, shape in self.shapes.items():
+            names += [path] if shape == () else [f"{path}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+        return tuple(names)
+
+    @property
+    def size(self) -> int:
+        """Length of `z`."""
+        return sum(prod(shape) for shape in self.shapes.values())
+
+    def constrain(self, z: Float[Array, " parameter"]) -> Values:
+        """`z` to parameter values by path."""
+        return {path: self._transform(path)(t) for path, t in self._unpack(z).items()}
+
+    def unconstrain(self, values: Mapping[str, Array]) -> Float[Array, " parameter"]:
+        """Parameter values by path to `z`."""
+        missing = [path for path in self.paths if path not in values]
+        if missing:
+            raise KeyError(f"required: a value for every path of the prior; received none for: {', '.join(missing)}")
+        inverse = {p: self._transform(p).inv(jnp.asarray(values[p], dtype=self.center[p].dtype)) for p in self.paths}
+        parts = [(inverse[path] - self.center[path]) / self.scale[path] for path in self.paths]
+        return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+    def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """Log density of `z` itself: the prior with the log-Jacobian of the transform and of the scaling."""
+        scales = sum(jnp.sum(jnp.log(self.scale[path])) for path in self.paths)
+        return scales - jnp.sum(self._potential(z))
+
+    def residual(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        """Signed deviance roots of the prior, one an entry of `z`."""
+        excess = self._potential(z) - self._potential(jnp.zeros_like(z))
+        positive = excess > 0
+        return jnp.where(positive, jnp.sign(z) * jnp.sqrt(2 * jnp.where(positive, excess, 1)), 0)
+
+    def curvature(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        """Second derivative of the negative log density in each entry of `z`; 0 where the prior is not log-concave."""
+
+        def gradient(point: Array) -> Array:
+            return jax.grad(lambda value: jnp.sum(self._potential(value)))(point)
+
+        return jnp.maximum(jax.jvp(gradient, (z,), (jnp.ones_like(z),))[1], 0)
+
+    def sample(self, shape: tuple[int, ...], *, key: Array) -> Values:
+        """Draws from the prior by path, each of `shape` + the parameter's own shape."""
+        keys = jax.random.split(key, len(self.paths))
+        return {path: self.distributions[path].sample(k, shape) for path, k in zip(self.paths, keys, strict=True)}
+
+    def _transform(self, path: str) -> Transform:
+        return biject_to(self.distributions[path].support)
+
+    def _unpack(self, z: Float[Array, " parameter"]) -> Values:
+        parts, start = {}, 0
+        for path, shape in self.shapes.items():
+            stop = start + prod(shape)
+            parts[path] = self.center[path] + self.scale[path] * z[start:stop].reshape(shape)
+            start = stop
+        return parts
+
+    def _potential(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        return jnp.concatenate(
+            [jnp.ravel(_potential(self.distributions[path], t)) for path, t in self._unpack(z).items()]
+        )
+
+
+def _potential(entry: Distribution, t: Array) -> Array:
+    """`phi(t)`, elementwise."""
+    transform = biject_to(entry.support)
+    value = transform(t)
+    return -entry.log_prob(value) - transform.log_abs_det_jacobian(t, value)
+
+
+def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:
+    """Mode of `phi` by damped Newton steps, and `phi''^{-1/2}` there."""
+
+    def derivatives(t: Array) -> tuple[Array, Array]:
+        gradient = jax.grad(lambda value: jnp.sum(_potential(entry, value)))
+        return jax.jvp(gradient, (t,), (jnp.ones_like(t),))
+
+    def body(_: int, t: Array) -> Array:
+        slope, curvature = derivatives(t)
+        move = slope / jnp.where(curvature > 0, curvature, 1)
+        return t - jnp.clip(move, -LARGEST_NEWTON_STEP, LARGEST_NEWTON_STEP)
+
+    start = biject_to(entry.support).inv(jnp.broadcast_to(entry.mean, entry.batch_shape))
+    start = jnp.where(jnp.isfinite(start), start, 0)
+    mode = jax.lax.fori_loop(0, NEWTON_STEPS, body, start)
+    slope, curvature = derivatives(mode)
+    found = (curvature > 0) & (jnp.abs(slope) <= 1e-3 * jnp.sqrt(jnp.abs(curvature)))
+    return jnp.where(found, mode, jnp.nan), 1 / jnp.sqrt(jnp.where(found, curvature, jnp.nan))

@@ -1,0 +1,149 @@
+"""All that a calibrator may know: model, observations, prior and data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float
+
+from tumortwin.inference._prior import Prior, Values
+from tumortwin.observation import AbstractObservation, Datum
+from tumortwin.params import get_parameter, set_parameters
+
+PREFIX = "observation."
+Solve = Callable[[Any, tuple[float, ...]], Array]
+
+
+class Problem(eqx.Module):
+    """Model + observations + prior + data, as a log density on an unconstrained vector.
+
+    $$ \\log p(z) = \\log \\pi(z) + \\sum_k w_k \\sum_{i \\in valid_k} \\log p(y_{ki} \\mid \\eta_{ki}(x)),
+       \\qquad x = T(z) $$
+
+    a power likelihood: `w_k = V_voxel / V_corr` says how many of the voxels of a visit and channel are worth one
+    independent observation.
+
+    **Arguments:**
+
+    - `model`: a module with parameter paths (`tumortwin.params`).
+    - `observations`: channel -> observation; its parameters are addressed as `observation.<channel>.<field>`.
+    - `prior`: the paths that are calibrated; a path that does not exist is a `KeyError` naming the nearest.
+    - `data`: one `Datum` a visit and channel; a missing visit is left out.
+    - `solve`: `(model, days) -> states [time ...]`, the state of the model at the increasing, concrete `days`, as the
+      observations take it (density [time x y z] for images). A failed solve must come back non-finite: it has
+      probability zero, and is counted by the calibrators.
+    - `spacing`: voxel edge lengths [mm]; needed only to estimate the weights (`reweight`).
+    """
+
+    model: Any
+    observations: dict[str, AbstractObservation]
+    prior: Prior
+    data: tuple[Datum, ...]
+    solve: Solve = eqx.field(static=True)
+    spacing: tuple[float, float, float] | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        if not self.data:
+            raise ValueError("required: at least one datum; received: none")
+        names = [datum.name for datum in self.data]
+        if len(set(names)) != len(names):
+            raise ValueError(f"required: one datum a day and channel; received: {', '.join(names)}")
+        for datum in self.data:
+            if datum.channel not in self.observations:
+                raise ValueError(
+                    f"required: an observation for channel {datum.channel!r}; received: {sorted(self.observations)}"
+                )
+        self.bind(self.prior.constrain(jnp.zeros(self.prior.size)))  # names the nearest paths when one is unknown
+        for path, shape in self.prior.shapes.items():
+            found = self._template(path).shape
+            if found != shape:
+                raise ValueError(f"required: a prior of shape {found} for {path!r}; received: {shape}")
+
+    @property
+    def days(self) -> tuple[float, ...]:
+        """Days that have data, increasing."""
+        return tuple(sorted({datum.day for datum in self.data}))
+
+    @property
+    def weights(self) -> Float[Array, " datum"]:
+        """The power-likelihood weights, in the order of `data`."""
+        return jnp.stack([datum.weight for datum in self.data])
+
+    def with_weights(self, weights: Float[Array, " datum"]) -> "Problem":
+        """The same problem with other weights; nothing is compiled anew."""
+        new = [jnp.asarray(weight, dtype=datum.weight.dtype) for weight, datum in zip(weights, self.data, strict=True)]
+        return eqx.tree_at(lambda p: [datum.weight for datum in p.data], self, new)
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, AbstractObservation]]:
+        """Model and observations with the given parameter values; unknown paths raise `KeyError`."""
+        observed = {path: value for path, value in values.items() if path.startswith(PREFIX)}
+        rest = {path: value for path, value in values.items() if not path.startswith(PREFIX)}
+        bundle = set_parameters({"observation": self.observations}, observed)
+        return set_parameters(self.model, rest), bundle["observation"]
+
+    def predict(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
+        """The prediction of every datum, in the order of `data`, and the observations bound to the values."""
+        model, observations = self.bind(values)
+        states = self.solve(model, self.days)
+        row = {day: index for index, day in enumerate(self.days)}
+        return tuple(observations[d.channel].predict(states[row[d.day]]) for d in self.data), observations
+
+    def predictions(self, values: Mapping[str, Any]) -> dict[tuple[float, str], Array]:
+        """The prediction of every datum, by (day, channel)."""
+        found, _ = self.predict(values)
+        return {(datum.day, datum.channel): prediction for datum, prediction in zip(self.data, found, strict=True)}
+
+    def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """Log prior density of `z`, log-Jacobian included."""
+        return self.prior.log_density(z)
+
+    def log_likelihoods(self, values: Mapping[str, Any]) -> Float[Array, " datum"]:
+        """The weighted log-likelihood of every datum."""
+        return self.likelihood_terms(*self.predict(values))
+
+    def likelihood_terms(
+        self, predictions: tuple[Array, ...], observations: dict[str, AbstractObservation]
+    ) -> Float[Array, " datum"]:
+        """The weighted log-likelihood of every datum, given its prediction."""
+        return jnp.stack([_term(observations[d.channel], d, p) for d, p in zip(self.data, predictions, strict=True)])
+
+    def log_likelihood(self, values: Mapping[str, Any]) -> Float[Array, ""]:
+        """The power log-likelihood; -inf when the solve failed."""
+        return _finite_or_impossible(jnp.sum(self.log_likelihoods(values)))
+
+    def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """Log of prior x power likelihood at `z`, up to the evidence; -inf when the solve failed."""
+        return _finite_or_impossible(self.log_prior(z) + jnp.sum(self.log_likelihoods(self.prior.constrain(z))))
+
+    def numpyro_model(self) -> Callable[[], None]:
+        """A NumPyro model: one `sample` a path, one `factor` a datum."""
+
+        def model() -> None:
+            values: Values = {path: numpyro.sample(path, self.prior.distributions[path]) for path in self.prior.paths}
+            for datum, term in zip(self.data, self.log_likelihoods(values), strict=True):
+                numpyro.factor(f"log_likelihood/{datum.name}", _finite_or_impossible(term))
+
+        return model
+
+    def _template(self, path: str) -> Array:
+        tree = {"observation": self.observations} if path.startswith(PREFIX) else self.model
+        return get_parameter(tree, path)
+
+
+def _term(observation: AbstractObservation, datum: Datum, prediction: Array) -> Float[Array, ""]:
+    log_prob = observation.noise(prediction).log_prob(datum.values)
+    kept = jnp.where(datum.valid > 0, log_prob, 0) * datum.valid
+    return datum.weight * jnp.sum(kept, dtype=datum.weight.dtype)
+
+
+def _finite_or_impossible(value: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+@eqx.filter_jit
+def log_density_batch(problem: Problem, z: Float[Array, "draw parameter"]) -> Float[Array, " draw"]:
+    """`problem.log_density` of many points, one after another (a `vmap` over 3-D solves is 3-5 times slower)."""
+    return jax.lax.map(problem.log_density, z)

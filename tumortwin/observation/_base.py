@@ -1,0 +1,43 @@
+"""What every observation promises: from the state of the tumor to what a scanner or an assay would show."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float, Inexact
+from numpyro.distributions import Distribution
+
+Shaped = Inexact[Array, "..."]
+
+
+class AbstractObservation(eqx.Module):
+    """State -> prediction -> noise.
+
+    $$ \\eta = \\mathrm{predict}(u), \\qquad y \\sim \\mathrm{noise}(\\eta), \\qquad
+       -\\log p(y \\mid \\eta) = \\tfrac12 r(\\eta, y)^2 + \\log s + c(y) $$
+
+    with `r` the signed deviance residual and `s` the scale of the noise (`log_scale`; zero where the noise has no free
+    scale). Least squares on `r`, together with `log s`, is therefore maximum likelihood: no approximation is made.
+
+    All five methods are elementwise but for `predict`. Parameters are array fields with units, so that a prior may
+    address them as `observation.<channel>.<field>`.
+    """
+
+    @abc.abstractmethod
+    def predict(self, density: Shaped) -> Shaped:
+        """The prediction `eta` for one visit; `density` is the volume fraction in [0,1], shape `x y z`."""
+
+    @abc.abstractmethod
+    def noise(self, prediction: Shaped) -> Distribution:
+        """The distribution of the datum given the prediction (elementwise, no event dimensions)."""
+
+    @abc.abstractmethod
+    def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
+        """The signed deviance residual `r`: zero at the saturated fit, positive when the datum exceeds it."""
+
+    @abc.abstractmethod
+    def information(self, prediction: Shaped) -> Shaped:
+        """Fisher information `E[(d log p / d eta)^2]` of one element with respect to its prediction."""
+
+    @abc.abstractmethod
+    def log_scale(self) -> Float[Array, ""]:
+        """Log of the noise scale `s` (scalar), the part of `-log p` that the residual does not hold."""
