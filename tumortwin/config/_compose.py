@@ -6,6 +6,7 @@ refused with the nearest ones offered, and a value must be of the kind of the va
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ _LAUNCHERS = (
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
 )
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _SWEEPERS = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",)
 
 
@@ -97,6 +99,12 @@ def one_of_each(overrides: Sequence[str]) -> Iterator[list[str]]:
             yield [*first[:i], value, *first[i + 1 :]]
 
 
+def search_path(config_dirs: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The override that adds folders of configurations, an empty list when there are none."""
+    folders = ",".join(f"'file://{Path(d).expanduser().resolve()}'" for d in config_dirs)
+    return [f"hydra.searchpath=[{folders}]"] if folders else []
+
+
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every (dotted path, value) including the mappings themselves."""
     for key in node:
@@ -149,9 +157,12 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n          {error.__cause__}" if error.__cause__ else ""
         first = str(error).strip().splitlines()
+        advice = "`tumortwin configs` for the groups and their choices"
+        if "hydra/launcher" in str(error):
+            advice = "pip install 'tumortwin[cluster]' for the launchers of sweeps, or cluster=local"
         raise ConfigError(
-            f"required: a configuration that composes\nreceived: {first[0] if first else error!r}{cause}\n"
-            "try:      `tumortwin configs` for the groups and their choices"
+            "required: a configuration that composes\n"
+            f"received: {first[0] if first else repr(error)}{cause}\ntry:      {advice}"
         ) from error
 
 
@@ -175,6 +186,10 @@ def _check_kinds(base: DictConfig, full: DictConfig, keys: Sequence[str]) -> Non
 def _check_root(config: DictConfig) -> None:
     from tumortwin.config.schema import Root
 
+    if not _NAME.fullmatch(str(config.name)):
+        raise ConfigError(
+            f"required: a name of letters, digits and ._=+-\nreceived: {config.name!r}\ntry:      name=my_run"
+        )
     known = {entry.name for entry in dataclasses.fields(Root)}
     for key in map(str, config):
         if key not in known:
@@ -212,7 +227,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
             raise ConfigError(f"required: a folder of configurations\nreceived: {folder}\ntry:      an existing folder")
     register_schema()
     parsed = parse(overrides)
-    search = [f"hydra.searchpath=[{','.join(f'file://{f}' for f in extra)}]"] if extra else []
+    search = search_path(config_dirs)
     chosen, keys = list(search), []
     for override in parsed:
         key = override.key_or_group

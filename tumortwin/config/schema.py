@@ -14,9 +14,10 @@ Open = dict[str, Any]
 
 @dataclass
 class Task:
-    """What is to be done: the verb of the command line."""
+    """What is to be done: the verb of the command line. `experiment`: the one that is reproduced."""
 
     name: str = MISSING
+    experiment: str | None = None
 
 
 @dataclass

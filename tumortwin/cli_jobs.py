@@ -1,0 +1,234 @@
+"""The verbs that make a run: compose, find the run directory, hand both to the stage, judge. One job or a sweep."""
+
+import importlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tumortwin._errors import InputError
+from tumortwin.cli import FAILED, OK, Arguments
+from tumortwin.config import (
+    Composed,
+    ConfigError,
+    compose,
+    config_dir,
+    group_options,
+    one_of_each,
+    parse,
+    repository,
+    search_path,
+    unknown,
+    user_cache,
+)
+
+if TYPE_CHECKING:
+    from tumortwin.runs import Run
+
+_STAGES = "tumortwin.cli_stages"
+_NOT_INHERITED = ("task", "run", "cluster", "hydra", "paths", "runtime")
+_PRIVATE = 0o700
+
+
+class TargetMissed(Exception):
+    """A verdict was `missed`; carries the sentence that says which. Raised only inside the jobs of a sweep."""
+
+
+def experiments() -> list[str]:
+    """Names of the folders of `experiments/` that hold a run.py."""
+    root = repository() or Path.cwd()
+    return sorted(p.parent.name for p in (root / "experiments").glob("*/run.py"))
+
+
+def _experiment(name: str) -> Callable[[DictConfig, "Run"], Any]:
+    if name not in experiments():
+        raise unknown("experiment", name, experiments() or ["a checkout of the repository, which has experiments/"])
+    root = str(repository() or Path.cwd())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    return importlib.import_module(f"experiments.{name}.run").main
+
+
+def _effective(arguments: Arguments) -> list[str]:
+    """The overrides of a job: the verb, what the earlier run of `run=DIR` was made with, then what was typed."""
+    verb, typed = str(arguments.verb), list(arguments.overrides)
+    first = [f"task={verb}"]
+    if verb == "reproduce":
+        name = arguments.names[0]
+        if name not in experiments():
+            _experiment(name)
+        first += [f"task.experiment={name}", f"name={name}"]
+        if name in group_options("experiment", [Path(d) for d in arguments.config_dirs]):
+            first.append(f"experiment={name}")
+    for override in parse(typed):
+        if override.key_or_group == "run" and override.value() is not None:
+            if override.is_sweep_override():
+                raise ConfigError(
+                    f"required: one earlier run\nreceived: {override.input_line!r}\ntry:      one command for each run"
+                )
+            from tumortwin.runs import overrides_of
+
+            first += [o for o in overrides_of(override.value()) if not _own(o)]
+    return [*first, *typed]
+
+
+def _own(override: str) -> bool:
+    """Whether an override belongs to its own run alone."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key.replace("/", ".").partition(".")[0] in _NOT_INHERITED
+
+
+def _check_cluster(config: DictConfig) -> None:
+    if config.cluster.slurm and shutil.which("sbatch") is None:
+        raise ConfigError(
+            f"required: Slurm for cluster={config.cluster.name}\nreceived: no sbatch on this machine\n"
+            "try:      cluster=slurm_local, which runs the same jobs here"
+        )
+
+
+def _prepare(config: DictConfig) -> None:
+    """Sets JAX up in this process."""
+    from tumortwin.runs import configure_backend, configure_environment
+
+    configure_environment(config.paths.compilation_cache or user_cache() / "jax")
+    configure_backend(x64=config.runtime.x64)
+
+
+def _body(config: DictConfig) -> tuple[Callable[[DictConfig, "Run"], Any], list[Path]]:
+    """The function that does the work, and the data files that it will read."""
+    if config.task.name == "reproduce":
+        body = _experiment(config.task.experiment)
+        root = (repository() or Path.cwd()) / "experiments" / config.task.experiment
+        return body, sorted(root.glob("*.py"))
+    stages = importlib.import_module(_STAGES)
+    files = stages.data_files(config) if "data_files" in vars(stages) else []
+    return getattr(stages, f"run_{config.task.name}"), [Path(f) for f in files]
+
+
+def execute(
+    config: DictConfig, *, overrides: Sequence[str], hydra: DictConfig | None, argv: Sequence[str], sweep: bool
+) -> list[str]:
+    """Runs one job in its run directory; returns the names of the targets that were missed."""
+    from tumortwin.runs import Progress, Verdict, open_run
+
+    _prepare(config)
+    body, files = _body(config)
+    progress = Progress("off" if sweep else config.runtime.progress)
+    with open_run(
+        config,
+        overrides=overrides,
+        hydra=hydra,
+        data_files=files,
+        data_root=config.data.root,
+        argv=argv,
+        repository=repository(),
+        progress=progress,
+        keep_finished=sweep,
+    ) as run:
+        if run.finished:
+            print(f"already done: {run.directory}", flush=True)
+            return []
+        try:
+            outcome = body(config, run)
+        except (InputError, ConfigError):
+            run.discard_if_barren()
+            raise
+        verdicts = [v for v in outcome or () if isinstance(v, Verdict)]
+        if verdicts:
+            run.write_results(verdicts)
+        run.finish()
+        _announce(run, verdicts)
+    return [v.name for v in verdicts if not v.ok]
+
+
+def _announce(run: "Run", verdicts: Sequence[Any]) -> None:
+    for verdict in verdicts:
+        print(verdict.line())
+    if not verdicts:
+        for row in run.results():
+            value = row["value"]
+            shown = f"{value:.4g}" if isinstance(value, int | float) else value
+            print(f"{row['name']:40} {shown} {row['unit'] or ''}".rstrip())
+    report = run.directory / "report.html"
+    print(f"done: {report if report.is_file() else run.directory}", flush=True)
+
+
+def _sweep_job(config: DictConfig) -> None:
+    """One job of a sweep; the launchers call it, perhaps in another process."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    overrides = [o for o in hydra.overrides.task]
+    missed = execute(
+        config,
+        overrides=overrides,
+        hydra=OmegaConf.create(OmegaConf.to_container(hydra)),  # type: ignore[arg-type]
+        argv=["tumortwin", config.task.name, *overrides],
+        sweep=True,
+    )
+    if missed:
+        raise TargetMissed(f"missed: {', '.join(missed)}")
+
+
+def _sweep(arguments: Arguments, overrides: list[str], first: Composed) -> int:
+    """Every combination, by the launcher of `cluster`. Finished jobs are skipped, unfinished ones resumed."""
+    import hydra
+
+    # The launchers exchange pickles in this folder: nobody else may write there.
+    stamp = f"{time.strftime('%Y%m%d_%H%M%S')}_{secrets.token_hex(2)}"
+    folder = Path(first.config.paths.runs) / first.config.task.name / "sweeps" / stamp
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=_PRIVATE)
+    words = ["tumortwin", "-m", f"hydra.sweep.dir='{folder}'", *search_path(arguments.config_dirs), *overrides]
+    before, sys.argv = sys.argv, words
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, not as exit code 1
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_sweep_job)()
+    except TargetMissed as error:
+        print(f"tumortwin: {error}", file=sys.stderr)
+        return FAILED
+    finally:
+        sys.argv = before
+        del os.environ["HYDRA_FULL_ERROR"]
+    return OK
+
+
+def _show(composed: Composed, part: str, resolve: bool) -> int:
+    parts = {"job": composed.config, "hydra": OmegaConf.create({"hydra": composed.hydra})}
+    if part == "all":
+        parts["all"] = OmegaConf.create({**parts["hydra"], **composed.config})
+    if part not in parts:
+        raise unknown("part of the configuration", part, ("job", "hydra", "all"))
+    print(OmegaConf.to_yaml(parts[part], resolve=resolve), end="")
+    return OK
+
+
+def start(arguments: Arguments) -> int:
+    """Runs a job verb; returns the exit code."""
+    from tumortwin.runs import configure_environment
+
+    if arguments.verb == "reproduce" and not arguments.names:
+        print(
+            "\n".join(experiments()) or "no experiments here: they are in the repository, not in the installed package"
+        )
+        return OK
+    overrides = _effective(arguments)
+    configure_environment(user_cache() / "jax")
+    jobs = one_of_each(overrides) if arguments.multirun else iter([overrides])
+    first = compose(next(jobs), config_dirs=arguments.config_dirs)
+    if arguments.cfg is not None:
+        return _show(first, arguments.cfg, arguments.resolve)
+    for job in [first, *(compose(job, config_dirs=arguments.config_dirs) for job in jobs)]:
+        _check_cluster(job.config)
+    if arguments.multirun or first.config.cluster.name != "local":
+        return _sweep(arguments, overrides, first)
+    missed = execute(
+        first.config, overrides=overrides, hydra=first.hydra, argv=arguments.command().split(), sweep=False
+    )
+    return FAILED if missed else OK

@@ -1,0 +1,92 @@
+"""What makes two runs the same run: their configuration and their data, not their time or place."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tumortwin import __version__
+from tumortwin._errors import InputError
+from tumortwin.runs._atomic import plain, read_json
+
+PLACE_AND_MANNER = ("cluster", "paths", "data.root", "runtime.progress", "runtime.resume", "runtime.lock_wait")
+"""Parts of a configuration that change where and how a run goes, never what comes out."""
+
+_BLOCK = 1 << 20
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-like value."""
+    text = json.dumps(plain(value), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file."""
+    state = hashlib.sha256()
+    try:
+        with open(path, "rb") as handle:
+            while block := handle.read(_BLOCK):
+                state.update(block)
+    except OSError as error:
+        raise InputError(
+            file=path,
+            required="a readable data file",
+            received=f"{error.strerror or error}",
+            advice="check the path and data.root; `tumortwin doctor` shows where data is looked for",
+        ) from error
+    return state.hexdigest()
+
+
+def hash_files(files: Iterable[str | os.PathLike[str]], root: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """{name: SHA-256}; names are relative to `root` where they can be, so that a moved data folder is the same data."""
+    found = {}
+    for file in map(Path, files):
+        inside = root is not None and file.resolve().is_relative_to(Path(root).resolve())
+        name = file.resolve().relative_to(Path(root).resolve()).as_posix() if inside and root else file.name
+        found[name if name not in found else str(file)] = file_digest(file)
+    return dict(sorted(found.items()))
+
+
+def run_directory(path: str | os.PathLike[str]) -> Path:
+    """`path` when it is a run directory, else `InputError`."""
+    directory = Path(path).expanduser()
+    if not (directory / "provenance.json").is_file():
+        raise InputError(
+            file=directory,
+            required="a run directory (it holds provenance.json)",
+            received="no such folder" if not directory.is_dir() else "a folder without provenance.json",
+            advice="`tumortwin runs` lists the runs there are",
+        )
+    return directory
+
+
+def config_of(path: str | os.PathLike[str]) -> DictConfig:
+    """The configuration that a run was made with."""
+    loaded = OmegaConf.load(run_directory(path) / ".hydra" / "config.yaml")
+    return OmegaConf.create(OmegaConf.to_container(loaded))  # type: ignore[return-value]
+
+
+def overrides_of(path: str | os.PathLike[str]) -> list[str]:
+    """The overrides that a run was started with."""
+    file = run_directory(path) / ".hydra" / "overrides.yaml"
+    return [str(x) for x in OmegaConf.load(file)] if file.is_file() else []
+
+
+def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
+    """The hash of a configuration (without place and manner), its data, the run it starts from, and the version."""
+    stripped = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    for key in PLACE_AND_MANNER:
+        if OmegaConf.select(stripped, key) is not None:
+            OmegaConf.update(stripped, key, None)
+    earlier = OmegaConf.select(stripped, "run")
+    content: dict[str, Any] = {"data": dict(data), "version": __version__}
+    if earlier:
+        content["run"] = read_json(run_directory(earlier) / "provenance.json").get("identity")
+        stripped.run = None
+    content["config"] = OmegaConf.to_container(stripped)
+    return digest(content)
