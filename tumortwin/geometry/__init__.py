@@ -9,3 +9,5 @@ from tumortwin.geometry._operators import divergence as divergence
 from tumortwin.geometry._operators import drop_ring as drop_ring
 from tumortwin.geometry._operators import face_conductances as face_conductances
 from tumortwin.geometry._operators import spectral_bound as spectral_bound
+from tumortwin.geometry._window import Window as Window
+from tumortwin.geometry._window import window_around as window_around

@@ -16,7 +16,8 @@ class Grid(eqx.Module):
 
     **Arguments:** `shape` voxels per axis; `affine` 4x4, RAS+ mm. Spacing [mm] is the column norm of the affine.
 
-    **Raises:** `ValueError` for a shape that is not three positive integers or a singular, sheared or non-finite affine.
+    **Raises:** `ValueError` for a shape that is not three positive integers, or a singular, sheared or non-finite
+    affine.
     """
 
     shape: tuple[int, int, int] = eqx.field(static=True)
@@ -43,7 +44,7 @@ class Grid(eqx.Module):
     def from_spacing(
         cls, shape: Sequence[int], spacing: Sequence[float], origin: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> "Grid":
-        """An axis-aligned grid (axes R, A, S) with the given spacing [mm] and the centre of voxel 0 at `origin` [mm]."""
+        """An axis-aligned grid (axes R, A, S) of the given spacing [mm], the centre of voxel 0 at `origin` [mm]."""
         affine = np.diag([*map(float, spacing), 1.0])
         affine[:3, 3] = origin
         return cls(shape, affine)
