@@ -6,8 +6,8 @@ Pure functions of arrays, with gradients with respect to every argument. Doses a
 **Good values:** alpha 0.03-0.1 /Gy and alpha/beta 10 Gy for high-grade glioma; alpha/beta 3 Gy for late-responding
 normal tissue, 2 Gy for brain necrosis.
 
-**Limits:** dose a fraction below about 6-8 Gy (mathematical: the quadratic term overstates kill beyond); complete repair
-between fractions (convenience).
+**Limits:** dose a fraction below about 6-8 Gy (mathematical: the quadratic term overstates kill beyond); complete
+repair between fractions (convenience).
 
 **Reference:** Fowler, "The linear-quadratic formula and progress in fractionated radiotherapy", Br J Radiol 62 (1989).
 """

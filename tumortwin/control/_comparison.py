@@ -1,0 +1,167 @@
+"""A plan against a reference plan on draws that neither was chosen with: gains, who does not gain, and the price."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from tumortwin import units
+from tumortwin.control._objective import AbstractObjective
+from tumortwin.control._plan import Plan, jsonable
+from tumortwin.control._problem import PlanningProblem
+from tumortwin.control._risk import CVaR, Mean
+from tumortwin.metrics import central_interval, quantile, wilson
+
+N_BOOTSTRAP = 2000
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with its interval (None where it has none: the toxicity of a plan is not uncertain)."""
+
+    value: float
+    low: float | None
+    high: float | None
+    unit: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return jsonable(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """`plan` against `reference`; positive gains favour the plan.
+
+    `entries`: name -> estimate, names `<objective>.<quantity>` and `toxicity.<quantity>_change`. `gains`: objective
+    name -> gain of every draw (paired). `minimal_gains`: what counts as a benefit, stated beforehand. `failed_draws`:
+    draws left out because a solve failed under either plan.
+    """
+
+    plan: str
+    reference: str
+    entries: Mapping[str, Estimate]
+    gains: Mapping[str, np.ndarray]
+    minimal_gains: Mapping[str, float]
+    level: float
+    failed_draws: int
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """name -> {value, low, high, unit}."""
+        return {name: estimate.to_json() for name, estimate in self.entries.items()}
+
+
+@eqx.filter_jit
+def _all_losses(
+    problem: PlanningProblem, objectives: tuple[AbstractObjective, ...], variables: PyTree
+) -> list[Float[Array, " draw"]]:
+    schedule = problem.parametrization.schedule(variables)
+    return problem.over_draws(lambda draw: [o(c) for c in [problem.burden(draw, schedule)] for o in objectives])
+
+
+def compare(
+    problem: PlanningProblem,
+    plan: Plan,
+    reference: Plan,
+    *,
+    draws: PyTree,
+    weights: Float[Array, " draw"] | None = None,
+    minimal_gains: Mapping[str, float] | None = None,
+    objectives: Sequence[AbstractObjective] = (),
+    level: float = 0.8,
+    key: Array,
+) -> Comparison:
+    """Gains of `plan` over `reference` on fresh `draws`, by the problem's objective and any further `objectives`.
+
+    Both plans meet the same draws (paired), each solved once a plan for all objectives. For each objective, in its
+    `gain_unit`, with g = loss(reference) - loss(plan):
+
+    - `expected_gain` E[g], `median_gain`: paired bootstrap 95 % interval (uncertainty from the finite number of draws);
+    - `gain_over_draws`: median with the central 95 % of g over draws (what one patient may meet: the posterior);
+    - `probability_of_benefit` P(g > 0), `fraction_without_benefit` P(g < minimal gain), with Wilson intervals at the
+      effective sample size;
+    - `cvar_gain` CVaR(loss of reference) - CVaR(loss of plan); `worst_gain`: mean gain of the fifth that gains least.
+
+    Toxicity (total dose, BED_3, EQD2_3, BED_10, largest fraction) is the change from the reference, without interval.
+
+    **Arguments:** `minimal_gains`: objective name -> smallest gain that matters, in its unit (default 0); `level` of
+    the tail; `key` for the bootstrap.
+    """
+    judged = problem.with_draws(draws, weights)
+    every = (problem.objective, *objectives)
+    names = [o.name for o in every]
+    if len(set(names)) < len(names):
+        raise ValueError(f"required: objectives of different kinds; received: {names}")
+    ours = np.asarray(_all_losses(judged, every, plan.variables))
+    theirs = np.asarray(_all_losses(judged, every, reference.variables))
+    usable = np.isfinite(ours).all(axis=0) & np.isfinite(theirs).all(axis=0)
+    if not usable.any():
+        raise ValueError(f"required: at least one draw that solves under both plans; received: none of {usable.size}")
+    share = np.ones(usable.size) if weights is None else np.asarray(weights, dtype=float)
+    share = share[usable] / share[usable].sum()
+    minimal = {name: float((minimal_gains or {}).get(name, 0.0)) for name in names}
+    entries: dict[str, Estimate] = {}
+    gains: dict[str, np.ndarray] = {}
+    for index, objective in enumerate(every):
+        pair = (theirs[index][usable], ours[index][usable])
+        gains[objective.name] = pair[0] - pair[1]
+        found = _gain_entries(pair, share, minimal[objective.name], objective.gain_unit, level, key)
+        entries |= {f"{objective.name}.{name}": estimate for name, estimate in found.items()}
+    entries |= _toxicity_entries(plan, reference)
+    return Comparison(plan.name, reference.name, entries, gains, minimal, level, int((~usable).sum()))
+
+
+def _gain_entries(
+    losses: tuple[np.ndarray, np.ndarray], weights: np.ndarray, minimal: float, unit: str, level: float, key: Array
+) -> dict[str, Estimate]:
+    reference, plan = jnp.asarray(losses[0]), jnp.asarray(losses[1])
+    gain = losses[0] - losses[1]
+    tail = CVaR(level)
+    statistics: dict[str, Callable[[Array, Array, Array], Array]] = {
+        "expected_gain": lambda r, p, w: Mean()(r - p, w),
+        "cvar_gain": lambda r, p, w: tail(r, w) - tail(p, w),
+        "worst_gain": lambda r, p, w: -tail(p - r, w),
+    }
+    entries = {
+        name: Estimate(*_bootstrap(function, reference, plan, jnp.asarray(weights), key), unit)
+        for name, function in statistics.items()
+    }
+    spread = central_interval(gain, CONFIDENCE, weights)
+    entries["gain_over_draws"] = Estimate(float(quantile(gain, 0.5, weights)), *spread, unit)
+    effective = 1.0 / float((weights**2).sum())
+    for name, holds in (("probability_of_benefit", gain > 0.0), ("fraction_without_benefit", gain < minimal)):
+        share = min(float(weights[holds].sum()), 1.0)
+        found = wilson(share * effective, effective)
+        entries[name] = Estimate(found.value, found.low, found.high, units.FRACTION)
+    return entries
+
+
+@eqx.filter_jit
+def _bootstrap_values(function, reference: Array, plan: Array, weights: Array, key: Array) -> Array:
+    size = reference.shape[0]
+
+    def once(k: Array) -> Array:
+        index = jax.random.randint(k, (size,), 0, size)
+        return function(reference[index], plan[index], weights[index])
+
+    return jax.lax.map(once, jax.random.split(key, N_BOOTSTRAP), batch_size=100)
+
+
+def _bootstrap(function, reference: Array, plan: Array, weights: Array, key: Array) -> tuple[float, float, float]:
+    """Point estimate and percentile interval of a statistic under resampling of draws (pairs stay together)."""
+    values = np.asarray(_bootstrap_values(function, reference, plan, weights, key))
+    low, high = np.quantile(values, [0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0])
+    return float(function(reference, plan, weights)), float(low), float(high)
+
+
+def _toxicity_entries(plan: Plan, reference: Plan) -> dict[str, Estimate]:
+    return {
+        f"toxicity.{name}_change": Estimate(value - reference.toxicity[name], None, None, units.DOSE)
+        for name, value in plan.toxicity.items()
+    }

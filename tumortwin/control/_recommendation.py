@@ -1,0 +1,124 @@
+"""The plan, its equal-toxicity twin, and both against the standard of care: what a clinician is shown."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Array, Float, PyTree
+
+from tumortwin.control._comparison import Comparison, compare
+from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA, AbstractConstraint, EffectiveDose
+from tumortwin.control._controller import AbstractController, OnStep, optimize
+from tumortwin.control._objective import AbstractObjective
+from tumortwin.control._plan import Plan, jsonable, make_plan
+from tumortwin.control._problem import PlanningProblem
+from tumortwin.control._schedule import PlanVariables
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """`plan` within the limits given and `equal_effect_plan` within the normal-tissue BED of the standard of care too.
+
+    Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
+    `equal_effect_plan` does not keep was bought with normal-tissue toxicity.
+    """
+
+    plan: Plan
+    equal_effect_plan: Plan
+    standard_of_care: Plan
+    comparison: Comparison
+    equal_effect_comparison: Comparison
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of plan.json."""
+        return jsonable(
+            {
+                "plan": self.plan.to_json(),
+                "standard_of_care": self.standard_of_care.to_json(),
+                "comparison": self.comparison.to_json(),
+                "constraints": list(self.plan.constraints),
+                "risk": dict(self.plan.risk),
+                "equal_effect": {
+                    "plan": self.equal_effect_plan.to_json(),
+                    "comparison": self.equal_effect_comparison.to_json(),
+                    "constraints": list(self.equal_effect_plan.constraints),
+                    "risk": dict(self.equal_effect_plan.risk),
+                },
+                "standard_of_care_risk": dict(self.standard_of_care.risk),
+                "minimal_gains": dict(self.comparison.minimal_gains),
+                "failed_draws": self.comparison.failed_draws,
+                "statement": self.describe(),
+            }
+        )
+
+    def describe(self) -> str:
+        """A few plain sentences for a report."""
+        main = self.plan.risk["objective"]
+        minimal = self.comparison.minimal_gains[main]
+        parts = [self.plan.describe() + "."]
+        for label, comparison in (
+            ("Against the standard of care", self.comparison),
+            ("At the normal-tissue BED of the standard of care", self.equal_effect_comparison),
+        ):
+            gain = comparison.entries[f"{main}.expected_gain"]
+            chance = comparison.entries[f"{main}.probability_of_benefit"]
+            none = comparison.entries[f"{main}.fraction_without_benefit"]
+            parts.append(
+                f"{label}: expected gain {gain.value:.3g} {gain.unit} (95 % {gain.low:.3g} to {gain.high:.3g}), "
+                f"probability of benefit {chance.value:.0%}, no relevant benefit (gain below {minimal:g}) "
+                f"in {none.value:.0%} of draws."
+            )
+        change = self.comparison.entries["toxicity.bed_3_gy_change"].value
+        parts.append(f"The plan changes normal-tissue BED (alpha/beta 3) by {change:+.1f} Gy.")
+        return " ".join(parts)
+
+
+def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -> tuple[AbstractConstraint, ...]:
+    """The constraints, with the normal-tissue BED held at (or below) that of `reference`."""
+    given = [c for c in constraints if c.limits().alpha_beta is not None]
+    others = tuple(c for c in constraints if c.limits().alpha_beta is None)
+    limit = min([reference.toxicity["bed_3_gy"], *(c.limits().effective_dose for c in given)])
+    return (*others, EffectiveDose(limit, NORMAL_TISSUE_ALPHA_BETA))
+
+
+def recommend(
+    problem: PlanningProblem,
+    controller: AbstractController,
+    standard_of_care: PlanVariables,
+    *,
+    fresh_draws: PyTree,
+    fresh_weights: Float[Array, " draw"] | None = None,
+    minimal_gains: Mapping[str, float] | None = None,
+    objectives: Sequence[AbstractObjective] = (),
+    level: float = 0.8,
+    key: Array,
+    on_step: OnStep | None = None,
+) -> Recommendation:
+    """Optimize twice and compare both plans with the standard of care on fresh draws.
+
+    First within the constraints of `problem`; then with the normal-tissue BED (alpha/beta 3) held at that of the
+    standard of care as well, because larger fractions and gaps buy tumor kill with late toxicity at equal total dose.
+
+    **Arguments:** as `compare`; `fresh_draws` must not be the draws of the problem.
+
+    **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
+    """
+    reference = make_plan(problem, standard_of_care, name="standard of care")
+    first = optimize(problem, controller, name="recommended", on_step=on_step)
+    held = problem.with_constraints(with_effect_of(problem.constraints, reference))
+    second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step)
+    comparisons = [
+        compare(
+            problem,
+            plan,
+            reference,
+            draws=fresh_draws,
+            weights=fresh_weights,
+            minimal_gains=minimal_gains,
+            objectives=objectives,
+            level=level,
+            key=key,
+        )
+        for plan in (first, second)
+    ]
+    return Recommendation(first, second, reference, comparisons[0], comparisons[1])

@@ -1,0 +1,107 @@
+"""The decision: dose a fraction of every week and the day treatment starts, and the schedule they stand for."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tumortwin import units
+from tumortwin.treatments import Course, Schedule
+
+WEEKDAYS = 5
+
+
+class PlanVariables(eqx.Module):
+    """What a controller may choose.
+
+    `weekly_fraction_dose` [Gy a fraction], one number a week; `start_day` [day], the day of the first fraction.
+    """
+
+    weekly_fraction_dose: Float[Array, " week"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.DOSE})
+    start_day: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
+
+
+class WeeklyFractions(eqx.Module):
+    """Radiotherapy in weeks of equal fractions.
+
+    $$ t_{w,i} = t_{start} + 7 w + o_i, \\qquad d_{w,i} = d_w $$
+
+    with o_i the treatment days of a week counted from its first fraction: {0,1,2,3,4} when the first fraction falls on
+    a Monday, {0,1,2,5,6} when on a Wednesday. The number of weeks and of fractions is static; times and doses are
+    arrays with gradients. A week of dose zero is a gap.
+
+    **Arguments:** `n_weeks`; `fractions_per_week` (1-5); `first_weekday` of the first fraction, 0 is Monday;
+    `concurrent`: drug courses whose times [day] count from the first fraction and move with it; `fixed`: treatment that
+    does not move (what was given before, resections).
+
+    **Raises:** `ValueError` for counts out of range.
+
+    **Good values:** 6 weeks x 5 fractions x 2 Gy (glioblastoma standard of care).
+
+    **Limits:** weekends follow the first fraction, so a moved start is a moved weekend; start days that keep the
+    weekday are had with a start step of 7 days in the controller (convenience). Fixed doses must lie before the first
+    fraction.
+    """
+
+    n_weeks: int = eqx.field(static=True, default=6)
+    fractions_per_week: int = eqx.field(static=True, default=WEEKDAYS)
+    first_weekday: int = eqx.field(static=True, default=0)
+    concurrent: dict[str, Course] = eqx.field(default_factory=dict)
+    fixed: Schedule = eqx.field(default_factory=Schedule)
+
+    def __check_init__(self) -> None:
+        if self.n_weeks < 1 or not 1 <= self.fractions_per_week <= WEEKDAYS or not 0 <= self.first_weekday < WEEKDAYS:
+            raise ValueError(
+                "required: at least one week, 1-5 fractions a week and a first weekday 0 (Monday) to 4; received: "
+                f"{self.n_weeks} weeks, {self.fractions_per_week} fractions, weekday {self.first_weekday}"
+            )
+
+    @property
+    def n_fractions(self) -> int:
+        """Number of fractions (static)."""
+        return self.n_weeks * self.fractions_per_week
+
+    @property
+    def fraction_days(self) -> np.ndarray:
+        """Days [fraction] from the first fraction to every fraction."""
+        weekdays = (self.first_weekday + np.arange(units.DAYS_PER_WEEK)) % units.DAYS_PER_WEEK
+        offsets = np.flatnonzero(weekdays < WEEKDAYS)[: self.fractions_per_week]
+        return (units.DAYS_PER_WEEK * np.arange(self.n_weeks)[:, None] + offsets[None, :]).ravel().astype(float)
+
+    def fraction_doses(self, variables: PlanVariables) -> Float[Array, " fraction"]:
+        """Dose [Gy] of every fraction."""
+        return jnp.repeat(variables.weekly_fraction_dose, self.fractions_per_week, total_repeat_length=self.n_fractions)
+
+    def schedule(self, variables: PlanVariables) -> Schedule:
+        """All treatment under `variables`: fixed treatment, then the fractions and the drugs that move with them."""
+        if variables.weekly_fraction_dose.shape != (self.n_weeks,):
+            raise ValueError(
+                f"required: {self.n_weeks} weekly fraction doses; received: {variables.weekly_fraction_dose.shape}"
+            )
+        start = variables.start_day
+        fractions = Course(start + jnp.asarray(self.fraction_days), self.fraction_doses(variables))
+        drugs = dict(self.fixed.drugs)
+        for name, course in self.concurrent.items():
+            moved = Course(start + course.times, course.doses)
+            drugs[name] = _joined(drugs[name], moved) if name in drugs else moved
+        return Schedule(_joined(self.fixed.radiotherapy, fractions), drugs, self.fixed.resections)
+
+    def uniform(self, fraction_dose: float, start_day: float) -> PlanVariables:
+        """The same dose in every fraction; 2 Gy is the standard of care of 30 x 2 Gy."""
+        return PlanVariables(jnp.full(self.n_weeks, float(fraction_dose)), jnp.asarray(float(start_day)))
+
+    def describe(self, variables: PlanVariables) -> dict[str, Any]:
+        """Plain numbers for a report or a JSON file."""
+        return {
+            "weekly_fraction_dose_gy": [float(d) for d in variables.weekly_fraction_dose],
+            "fractions_per_week": self.fractions_per_week,
+            "start_day": float(variables.start_day),
+            "first_weekday": self.first_weekday,
+            "schedule": self.schedule(variables).describe(),
+        }
+
+
+def _joined(first: Course, second: Course) -> Course:
+    return Course(jnp.concatenate([first.times, second.times]), jnp.concatenate([first.doses, second.doses]))

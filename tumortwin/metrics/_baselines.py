@@ -1,0 +1,120 @@
+"""Forecasts that need no twin. A twin that does not beat them has not earned its keep.
+
+None of them may look at the hidden scan: the dilation radius is a prior radial velocity times the interval, the growth
+rate comes from earlier volumes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from tumortwin._types import NpMask
+
+
+def signed_distance(mask: NpMask, spacing: Sequence[float]) -> np.ndarray:
+    """Distance [mm] of every voxel center to the mask: positive outside, negative inside (to the nearest voxel center
+    on the other side). Infinite everywhere for an empty mask, minus infinite for a full one."""
+    steps = [float(s) for s in spacing]
+    if not mask.any():
+        return np.full(mask.shape, np.inf)
+    if mask.all():
+        return np.full(mask.shape, -np.inf)
+    outside = np.asarray(ndimage.distance_transform_edt(~mask, sampling=steps))
+    inside = np.asarray(ndimage.distance_transform_edt(mask, sampling=steps))
+    return np.where(mask, -inside, outside)
+
+
+def persistence(mask: NpMask) -> NpMask:
+    """The tumor stays as last seen."""
+    return np.array(mask, dtype=bool)
+
+
+def dilation(mask: NpMask, radius: float, spacing: Sequence[float], domain: NpMask | None = None) -> NpMask:
+    """The tumor grown by `radius` [mm] in every direction (shrunk if negative), kept within `domain`.
+
+    Voxels whose center is at most `radius` from the center of a tumor voxel. The radius is a prior radial velocity
+    [mm/day] times the interval. **Good values:** 0.01-0.05 mm/day for low-grade, 0.05-0.2 mm/day for high-grade glioma
+    (half the velocity of the diameter). With thick slices a radius below the slice spacing grows only within slices.
+    """
+    distance = signed_distance(mask, spacing)
+    grown = distance <= radius if radius >= 0.0 else mask & (distance < radius)
+    return grown if domain is None else grown & (domain | mask)
+
+
+def volume_growth_rate(days: Sequence[float], volumes: Sequence[float], doubling_time: float) -> float:
+    """Exponential rate [1/day]: ln(V2/V1)/(t2 - t1) of the last two positive volumes, or ln 2 / `doubling_time` [day].
+
+    `doubling_time` is the prior for a patient with only one earlier scan (or an empty one); infinity means no growth.
+    """
+    seen = [(t, v) for t, v in zip(days, volumes, strict=True) if v > 0.0]
+    if len(seen) < 2:
+        return math.log(2.0) / doubling_time
+    (first_day, first), (last_day, last) = seen[-2:]
+    if last_day <= first_day:
+        raise ValueError(f"required: days in order; received: {list(days)}")
+    return math.log(last / first) / (last_day - first_day)
+
+
+def to_volume(mask: NpMask, volume: float, spacing: Sequence[float], domain: NpMask | None = None) -> NpMask:
+    """The tumor dilated (or eroded) to `volume` [mm^3]: the whole-distance shell whose volume is nearest.
+
+    All voxels at one distance are taken or left together, so the answer does not depend on the order of the axes. An
+    empty mask stays empty; the domain bounds what can be reached.
+    """
+    allowed = np.ones_like(mask) if domain is None else domain | mask
+    voxels = volume / float(np.prod(list(spacing)))
+    distance = np.round(signed_distance(mask, spacing), 6)
+    values = np.sort(distance[allowed & np.isfinite(distance)])
+    if values.size == 0 or not mask.any():
+        return persistence(mask)
+    shells, counts = np.unique(values, return_counts=True)
+    reached = np.concatenate([[0], np.cumsum(counts)])
+    best = int(np.argmin(np.abs(reached - voxels)))
+    if best == 0:
+        return np.zeros_like(mask)
+    return allowed & (distance <= shells[best - 1])
+
+
+def exponential_growth(
+    masks: Sequence[NpMask],
+    days: Sequence[float],
+    day: float,
+    spacing: Sequence[float],
+    *,
+    doubling_time: float,
+    domain: NpMask | None = None,
+) -> NpMask:
+    """The last mask, dilated to the volume that exponential growth predicts for `day`."""
+    voxel = float(np.prod(list(spacing)))
+    volumes = [float(m.sum()) * voxel for m in masks]
+    rate = volume_growth_rate(days, volumes, doubling_time)
+    return to_volume(masks[-1], volumes[-1] * math.exp(rate * (day - days[-1])), spacing, domain)
+
+
+def baseline_forecasts(
+    masks: Sequence[NpMask],
+    days: Sequence[float],
+    day: float,
+    spacing: Sequence[float],
+    *,
+    radial_velocity: float,
+    doubling_time: float,
+    domain: NpMask | None = None,
+) -> Mapping[str, NpMask]:
+    """All baselines for one channel: the masks seen so far and the day to forecast -> name -> mask.
+
+    `radial_velocity` [mm/day] and `doubling_time` [day] are priors, stated in the configuration of the patient.
+    """
+    if not masks or len(masks) != len(days) or day < days[-1]:
+        raise ValueError(
+            f"required: at least one mask, one day each, and a day to forecast after them; received: {len(masks)} "
+            f"masks, days {list(days)}, day {day}"
+        )
+    radius = radial_velocity * (day - days[-1])
+    return {
+        "persistence": persistence(masks[-1]),
+        "dilation": dilation(masks[-1], radius, spacing, domain),
+        "exponential_growth": exponential_growth(masks, days, day, spacing, doubling_time=doubling_time, domain=domain),
+    }
