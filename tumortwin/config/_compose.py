@@ -249,7 +249,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
     with initialize_config_dir(config_dir=str(config_dir()), job_name="tumortwin", version_base=_VERSION_BASE):
         base = _compose(chosen)
         _check_keys(base, keys)
-        full = _compose([*search, *overrides]) if parsed else base
+        full = base if len(chosen) == len(search) + len(parsed) else _compose([*search, *overrides])
         _check_kinds(base, full, keys)
     _check_hydra(full.hydra)
     hydra = full.hydra
