@@ -5,6 +5,7 @@ from tumortwin.inference._calibrate import Checkpoint as Checkpoint
 from tumortwin.inference._calibrate import calibrate as calibrate
 from tumortwin.inference._correlation import correlation_volume as correlation_volume
 from tumortwin.inference._correlation import reweight as reweight
+from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._identifiability import Identifiability as Identifiability
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
@@ -12,7 +13,6 @@ from tumortwin.inference._laplace import Laplace as Laplace
 from tumortwin.inference._laplace import LaplaceCalibrator as LaplaceCalibrator
 from tumortwin.inference._linearize import Linearization as Linearization
 from tumortwin.inference._linearize import central_difference_jacobian as central_difference_jacobian
-from tumortwin.inference._linearize import central_difference_jvp as central_difference_jvp
 from tumortwin.inference._linearize import linearize as linearize
 from tumortwin.inference._map import MapCalibrator as MapCalibrator
 from tumortwin.inference._pareto import effective_draws as effective_draws

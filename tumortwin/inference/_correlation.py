@@ -8,24 +8,31 @@ from jaxtyping import Array, Float
 from tumortwin.inference._problem import Problem
 
 IMAGE_DIMENSIONS = 3
+GAUSSIAN_KURTOSIS = 3.0
 
 
 def correlation_volume(
-    residual: np.ndarray, valid: np.ndarray, spacing: tuple[float, float, float], *, least_pairs: float = 0.02
+    residual: np.ndarray,
+    valid: np.ndarray,
+    spacing: tuple[float, float, float],
+    *,
+    cutoff: float = 1.0,
+    least_pairs: float = 0.02,
 ) -> float:
     """Autocorrelation volume [mm^3] of a residual field.
 
     $$ V_{corr} = V_{voxel} \\sum_{h} \\rho(h), \\qquad
        \\rho(h) = \\frac{\\sum_i r_i r_{i+h} v_i v_{i+h} / \\sum_i v_i v_{i+h}}{\\sum_i r_i^2 v_i / \\sum_i v_i} $$
 
-    over the lags `h` within the largest distance before the shell-averaged correlation is first non-positive (the
-    initial positive sequence of Geyer, in three dimensions). Numerator and denominator are formed by FFT on the masked,
-    zero-padded fields; the overlap counts remove the bias of an irregular domain.
+    over the lags `h` up to the largest distance before the mean of a shell first falls below `cutoff` standard errors
+    (an initial positive sequence, in three dimensions; Bartlett's error for a correlated field). Numerator and
+    denominator are formed by FFT on the masked, zero-padded fields; the overlap counts remove the bias of an irregular
+    domain.
 
     No mean is subtracted: a bias of the model is a correlation over the whole field, and counts as one.
 
-    **Arguments:** `residual` standardized (deviance) residuals [x y z]; `valid` 0/1; `spacing` [mm]; `least_pairs`:
-    lags with fewer pairs than this share of the valid voxels are left out.
+    **Arguments:** `residual` standardized (deviance) residuals [x y z]; `valid` 0/1; `spacing` [mm]; `cutoff` [1];
+    `least_pairs`: lags with fewer pairs than this share of the valid voxels are left out.
 
     Reference: Geyer (1992), Statistical Science 7:473 (initial sequences); Worsley et al. (1996), Hum. Brain Mapp.
     4:58 (resels, the same idea for smooth fields).
@@ -38,15 +45,16 @@ def correlation_volume(
         return voxel
     overlap = _autocorrelate(mask)
     enough = overlap >= max(least_pairs * mask.sum(), 1.0)
-    rho = np.where(enough, _autocorrelate(field) / np.maximum(overlap, 1.0) / power, 0.0)
-    distance = _lag_distances(field.shape, spacing)
-    shell = np.round(distance / min(spacing)).astype(int)
-    inside = enough & (shell >= 0)
-    counts = np.bincount(shell[inside])
-    totals = np.bincount(shell[inside], weights=rho[inside])
-    mean = totals[counts > 0] / counts[counts > 0]
-    stops = np.flatnonzero(mean <= 0)
-    kept = totals[counts > 0][: stops[0]] if stops.size else totals
+    rho = _autocorrelate(field)[enough] / overlap[enough] / power
+    shell = np.round(_lag_distances(field.shape, spacing)[enough] / min(spacing)).astype(int)
+    counts = np.bincount(shell)
+    sums, squares = (np.bincount(shell, weights=w)[counts > 0] for w in (rho, rho**2))
+    # Bartlett: the variance of a sample autocorrelation is the sum of the squared ones over the number of voxels that
+    # carry the field (3 for the fourth moment of a normal one).
+    carriers = GAUSSIAN_KURTOSIS * np.sum(field**2) ** 2 / np.sum(field**4)
+    error = np.sqrt(np.maximum(np.cumsum(squares), 1.0) / carriers)
+    stops = np.flatnonzero((sums / counts[counts > 0] <= cutoff * error)[1:])
+    kept = sums[: stops[0] + 1] if stops.size else sums
     return voxel * float(max(np.sum(kept), 1.0))
 
 

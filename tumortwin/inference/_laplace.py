@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._identifiability import identifiability_report
-from tumortwin.inference._linearize import linearize
+from tumortwin.inference._linearize import expected_linearization
 from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._problem import Problem
@@ -125,7 +125,7 @@ class LaplaceCalibrator(AbstractCalibrator):
 
     def _expand(self, problem: Problem, state: State) -> State:
         current = problem.with_weights(jnp.asarray(state["weights"]))
-        found = linearize(current, jnp.asarray(state["z"]), self.map.step_size)
+        found = expected_linearization(current, jnp.asarray(state["z"]), self.map.step_size)
         if not (np.isfinite(found.information).all() and np.isfinite(found.log_density)):
             raise ValueError(
                 "required: a finite Fisher information at the MAP; received: NaN or inf (a solve failed next to it); "

@@ -1,7 +1,6 @@
 """Derivatives of a forward solve by central differences, one solve after another."""
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin.inference._problem import Problem
+from tumortwin.observation import AbstractObservation, Datum
 
 # In units of the prior's spread: large against the noise of single-precision fields, small against the curvature.
 STEP = 0.01
@@ -33,64 +33,77 @@ def central_difference_jacobian(
     return jax.tree.map(lambda leaf: leaf[0], values), jax.tree.map(difference, values)
 
 
-def central_difference_jvp(fn: Callable[..., Array], step: float = STEP) -> Callable[..., Array]:
-    """`fn(z, *constants)` with a forward derivative in `z` by central differences.
-
-    For a few parameters this is the cheapest Jacobian of a PDE solve, and `fn` need not be differentiable by JAX at all
-    (a `custom_vjp` inside it blocks `jvp`). The rule forms the whole Jacobian from the primal point, so that
-    `jax.linearize` and `jax.jacfwd` pay `2p + 1` evaluations once, however many tangents follow.
-
-    `constants` are pytrees of arrays; the derivative with respect to them is taken to be zero.
-    """
-    wrapped = jax.custom_jvp(fn)
-
-    @wrapped.defjvp
-    def _rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-        z, *constants = primals
-        value, jacobian = central_difference_jacobian(lambda point: fn(point, *constants), z, step)
-        return value, jnp.tensordot(tangents[0], jacobian, axes=1).astype(value.dtype)
-
-    return wrapped
-
-
 class Linearization(eqx.Module):
     """The problem around one point, in the coordinates of the prior.
 
-    `information` is the Fisher information of the power likelihood, `J^T W J` with the expected information `W` of
-    every voxel (and `2 n` for the log of a free noise scale); `curvature` that of the prior; `gradient` the derivative
-    of the log density; `residuals` the unweighted deviance residuals of every datum.
+    - `predictions` of every datum, and their `slopes` (a leading axis `parameter`);
+    - `log_density` and its `gradient`;
+    - `information`, the Gauss-Newton Hessian of the power likelihood, `J^T W J`;
+    - `curvature` of the prior (diagonal).
     """
 
     z: Float[Array, " parameter"]
+    predictions: tuple[Array, ...]
+    slopes: tuple[Array, ...]
     log_density: Float[Array, ""]
     gradient: Float[Array, " parameter"]
     information: Float[Array, "parameter parameter"]
     curvature: Float[Array, " parameter"]
-    residuals: tuple[Array, ...]
+
+
+def linearize(
+    problem: Problem, z: Float[Array, " parameter"], *, step: float = STEP, observed: bool = False
+) -> Linearization:
+    """Gradient and Gauss-Newton Hessian at `z` from `2p + 1` forward solves.
+
+    $$ g = -\\nabla \\log \\pi - \\sum_k w_k J_k^T \\partial_\\eta \\log p, \\qquad
+       F = \\sum_k w_k \\left( J_k^T W_k J_k + 2 n_k\\, \\nabla \\log s_k \\nabla \\log s_k^T \\right) $$
+
+    `J` by central differences of the predictions; everything after the solve is exact. `W` is the Fisher information of
+    a voxel (the Laplace approximation), or with `observed` its observed information `-d^2 log p / d eta^2` where that
+    is positive (the search for the mode: for a probit it does not vanish far from the fit, as the expected one does).
+    A free noise scale `s_k` has information 2 an observation in `log s`, and none with the prediction.
+    """
+
+    def evaluate(point: Array) -> tuple[Array, ...]:
+        return problem.predict(problem.prior.constrain(point))[0]
+
+    def loss(predictions: tuple[Array, ...], point: Array) -> Array:
+        _, observations = problem.bind(problem.prior.constrain(point))
+        return -problem.log_prior(point) - jnp.sum(problem.likelihood_terms(predictions, observations))
+
+    def log_scales(point: Array) -> Array:
+        _, observations = problem.bind(problem.prior.constrain(point))
+        return jnp.stack([observations[d.channel].log_scale() for d in problem.data])
+
+    predictions, slopes = central_difference_jacobian(evaluate, z, step)
+    value, (by_prediction, gradient) = jax.value_and_grad(loss, argnums=(0, 1))(predictions, z)
+    scale_slopes = jax.jacfwd(log_scales)(z)
+    _, observations = problem.bind(problem.prior.constrain(z))
+    information = jnp.zeros((z.shape[0], z.shape[0]), z.dtype)
+    for k, datum in enumerate(problem.data):
+        rows = slopes[k].reshape(z.shape[0], -1)
+        gradient = gradient + (rows @ jnp.ravel(by_prediction[k])).astype(z.dtype)
+        expected = _voxel_information(observations[datum.channel], datum, predictions[k], observed)
+        weighted = (rows * jnp.ravel(expected * datum.valid)[None, :]) @ rows.T
+        scale = 2 * jnp.sum(datum.valid, dtype=z.dtype) * jnp.outer(scale_slopes[k], scale_slopes[k])
+        information = information + datum.weight * (weighted.astype(z.dtype) + scale)
+    return Linearization(z, predictions, slopes, -value, -gradient, information, problem.prior.curvature(z))
+
+
+def _voxel_information(observation: AbstractObservation, datum: Datum, prediction: Array, observed: bool) -> Array:
+    expected = observation.information(prediction)
+    if not observed:
+        return expected
+
+    def score(point: Array) -> Array:
+        return jax.grad(lambda eta: jnp.sum(observation.noise(eta).log_prob(datum.values)))(point)
+
+    curvature = -jax.jvp(score, (prediction,), (jnp.ones_like(prediction),))[1]
+    return jnp.where(curvature > 0, curvature, expected)
 
 
 @eqx.filter_jit
-def linearize(problem: Problem, z: Float[Array, " parameter"], step: float = STEP) -> Linearization:
-    """Fisher information, gradient and residuals at `z` from `2p + 1` forward solves."""
-
-    def evaluate(point: Array) -> tuple[tuple[Array, ...], Array, Array]:
-        predictions, observations = problem.predict(problem.prior.constrain(point))
-        scales = jnp.stack([observations[d.channel].log_scale() for d in problem.data])
-        terms = problem.likelihood_terms(predictions, observations)
-        return predictions, scales, problem.log_prior(point) + jnp.sum(terms)
-
-    (predictions, _, log_density), (slopes, scale_slopes, gradient) = central_difference_jacobian(evaluate, z, step)
-    _, observations = problem.bind(problem.prior.constrain(z))
-    information = jnp.zeros((z.shape[0], z.shape[0]), z.dtype)
-    residuals = []
-    for k, datum in enumerate(problem.data):
-        observation = observations[datum.channel]
-        expected = observation.information(predictions[k]) * datum.valid
-        rows = slopes[k].reshape(z.shape[0], -1)
-        weighted = (rows * jnp.ravel(expected)[None, :]) @ rows.T
-        count = jnp.sum(datum.valid, dtype=z.dtype)
-        scale = 2 * count * jnp.outer(scale_slopes[:, k], scale_slopes[:, k])
-        information = information + datum.weight * (weighted.astype(z.dtype) + scale)
-        residuals.append(observation.residual(predictions[k], datum.values))
-    curvature = problem.prior.curvature(z)
-    return Linearization(z, log_density, gradient, information, curvature, tuple(residuals))
+def expected_linearization(problem: Problem, z: Float[Array, " parameter"], step: float = STEP) -> Linearization:
+    """`linearize` with Fisher information, compiled."""
+    return linearize(problem, z, step=step)

@@ -26,9 +26,6 @@ class Prior(eqx.Module):
     normal or lognormal prior is exactly standard normal in `z`, any other one is so to second order at its mode. All
     calibrators work in `z`.
 
-    Least squares needs a residual: `r_i = sign(z_i) sqrt(2 (phi(t_i) - phi(c_i)))`, the signed deviance root, which is
-    `z_i` itself for a normal or lognormal prior and exact (`r^2/2 = phi` up to a constant) for every unimodal one.
-
     **Arguments:** `distributions`, each with an empty event shape; a batch shape makes the parameter a vector.
 
     **Raises:** `ValueError` for a distribution that is not continuous, not univariate, or has no interior mode in `t`.
@@ -99,12 +96,6 @@ class Prior(eqx.Module):
         scales = sum(jnp.sum(jnp.log(self.scale[path])) for path in self.paths)
         return scales - jnp.sum(self._potential(z))
 
-    def residual(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
-        """Signed deviance roots of the prior, one an entry of `z`."""
-        excess = self._potential(z) - self._potential(jnp.zeros_like(z))
-        positive = excess > 0
-        return jnp.where(positive, jnp.sign(z) * jnp.sqrt(2 * jnp.where(positive, excess, 1)), 0)
-
     def curvature(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
         """Second derivative of the negative log density in each entry of `z`; 0 where the prior is not log-concave."""
 
@@ -154,9 +145,7 @@ def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:
         move = slope / jnp.where(curvature > 0, curvature, 1)
         return t - jnp.clip(move, -LARGEST_NEWTON_STEP, LARGEST_NEWTON_STEP)
 
-    start = biject_to(entry.support).inv(jnp.broadcast_to(entry.mean, entry.batch_shape))
-    start = jnp.where(jnp.isfinite(start), start, 0)
-    mode = jax.lax.fori_loop(0, NEWTON_STEPS, body, start)
+    mode = jax.lax.fori_loop(0, NEWTON_STEPS, body, jnp.zeros(entry.batch_shape))
     slope, curvature = derivatives(mode)
     found = (curvature > 0) & (jnp.abs(slope) <= 1e-3 * jnp.sqrt(jnp.abs(curvature)))
     return jnp.where(found, mode, jnp.nan), 1 / jnp.sqrt(jnp.where(found, curvature, jnp.nan))

@@ -36,6 +36,7 @@ class Problem(eqx.Module):
       observations take it (density [time x y z] for images). A failed solve must come back non-finite: it has
       probability zero, and is counted by the calibrators.
     - `spacing`: voxel edge lengths [mm]; needed only to estimate the weights (`reweight`).
+    - `ties`: pairs (target, source): the model's parameter `target` takes the value of the calibrated path `source`.
     """
 
     model: Any
@@ -44,6 +45,7 @@ class Problem(eqx.Module):
     data: tuple[Datum, ...]
     solve: Solve = eqx.field(static=True)
     spacing: tuple[float, float, float] | None = eqx.field(static=True, default=None)
+    ties: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def __check_init__(self) -> None:
         if not self.data:
@@ -81,6 +83,7 @@ class Problem(eqx.Module):
         """Model and observations with the given parameter values; unknown paths raise `KeyError`."""
         observed = {path: value for path, value in values.items() if path.startswith(PREFIX)}
         rest = {path: value for path, value in values.items() if not path.startswith(PREFIX)}
+        rest |= {target: values[source] for target, source in self.ties}
         bundle = set_parameters({"observation": self.observations}, observed)
         return set_parameters(self.model, rest), bundle["observation"]
 
