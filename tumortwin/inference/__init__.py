@@ -6,6 +6,11 @@ from tumortwin.inference._calibrate import calibrate as calibrate
 from tumortwin.inference._correlation import correlation_volume as correlation_volume
 from tumortwin.inference._correlation import reweight as reweight
 from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
+from tumortwin.inference._diagnostics import Coverage as Coverage
+from tumortwin.inference._diagnostics import coverage as coverage
+from tumortwin.inference._diagnostics import covers as covers
+from tumortwin.inference._diagnostics import ranks as ranks
+from tumortwin.inference._diagnostics import uniformity as uniformity
 from tumortwin.inference._identifiability import Identifiability as Identifiability
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
@@ -15,6 +20,7 @@ from tumortwin.inference._linearize import Linearization as Linearization
 from tumortwin.inference._linearize import central_difference_jacobian as central_difference_jacobian
 from tumortwin.inference._linearize import linearize as linearize
 from tumortwin.inference._map import MapCalibrator as MapCalibrator
+from tumortwin.inference._nuts import NutsCalibrator as NutsCalibrator
 from tumortwin.inference._pareto import effective_draws as effective_draws
 from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
 from tumortwin.inference._posterior import Posterior as Posterior

@@ -8,6 +8,7 @@ from tumortwin.models._base import TumorState as TumorState
 from tumortwin.models._initial import ContourProfile as ContourProfile
 from tumortwin.models._initial import GaussianSeed as GaussianSeed
 from tumortwin.models._initial import GivenDensity as GivenDensity
+from tumortwin.models._initial import GrownSeed as GrownSeed
 from tumortwin.models.mechanisms import Diffusion as Diffusion
 from tumortwin.models.mechanisms import DrugResponse as DrugResponse
 from tumortwin.models.mechanisms import LogisticProliferation as LogisticProliferation

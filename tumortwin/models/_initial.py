@@ -1,5 +1,6 @@
 """Where a simulation starts: a given density, a seed, or the contours of the first scan."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -43,6 +44,30 @@ class GaussianSeed(AbstractInitialCondition):
             squares = squares + jnp.expand_dims(offset**2, [a for a in range(3) if a != axis])
         density = self.amplitude.astype(dtype) * jnp.exp(-0.5 * squares / self.width.astype(dtype) ** 2)
         return TumorState(jnp.where(tissue.domain.mask, density, jnp.zeros((), dtype)))
+
+
+class GrownSeed(AbstractInitialCondition):
+    """A small round tumor of unknown age: what a single scan can be explained with.
+
+    The seed (`GaussianSeed`) stands `age` days before day 0. One scan identifies D * age, rho * age and the place, hence
+    D / rho, not D and rho.
+
+    **Arguments:** `center` voxel indices; `age` [day]; `amplitude` [1]; `width` [mm]; `span` [day] the fixed time over
+    which it is grown, with D and rho scaled by age / span; `longest` [day] the greatest age, from its prior's bound.
+
+    **Good values:** width 3 mm at 3 mm spacing; span 200; longest 1000.
+    """
+
+    center: Float[Array, "3"] = parameter(unit="voxel")
+    age: Float[Array, ""] = parameter(unit=units.TIME, default=300.0)
+    amplitude: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.5)
+    width: Float[Array, ""] = parameter(unit=units.LENGTH, default=4.0)
+    span: float = eqx.field(static=True, default=200.0)
+    longest: float = eqx.field(static=True, default=1000.0)
+
+    def state(self, tissue: Tissue) -> TumorState:
+        """The seed itself, `age` days before day 0."""
+        return GaussianSeed(self.center, self.amplitude, self.width).state(tissue)
 
 
 class ContourProfile(AbstractInitialCondition):

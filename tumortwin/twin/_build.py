@@ -1,0 +1,208 @@
+"""From a patient to a calibration problem: what is simulated, what is compared with what, what may vary."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.distributions import Distribution
+
+from tumortwin.inference import Prior, Problem
+from tumortwin.models import (
+    AbstractInitialCondition,
+    ContourProfile,
+    Diffusion,
+    DrugResponse,
+    GivenDensity,
+    GrownSeed,
+    LogisticProliferation,
+    RadiotherapyResponse,
+    ReactionDiffusion,
+)
+from tumortwin.observation import AdcObservation, Datum, MaskObservation, cellularity_from_adc
+from tumortwin.solvers import FixedSteps, simulate
+from tumortwin.treatments import Schedule
+from tumortwin.twin._frame import ModelFrame
+from tumortwin.twin._patient import Patient, Scan
+
+# The same density is the contour of the initial condition and the threshold of the observation.
+TIES = {
+    "initial.flair_density": "observation.flair.threshold",
+    "initial.t1gd_density": "observation.t1gd.threshold",
+}
+_HALF = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class GliomaSettings:
+    """The fixed numbers of the imaging glioma twin; everything that a prior addresses is not here.
+
+    `gray_ratio` D_g/D_w; `alpha_beta` [Gy]; `elimination_rate` [1/day] of the drug; `adc_water`, `adc_tumor`
+    [1e-3 mm^2/s]; `voxel_weight` the first guess of V_voxel / V_corr before it is estimated; `start`: `contours` (the
+    first visit's outlines start the simulation) or `seed` (a seed grown until day 0: for a patient with one visit).
+    """
+
+    gray_ratio: float = 0.1
+    alpha_beta: float = 10.0
+    elimination_rate: float = 9.242
+    adc_water: float = 3.0
+    adc_tumor: float = 0.8
+    voxel_weight: float = 0.3
+    start: str = "contours"
+    # Starting values, replaced by whatever the prior addresses.
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"t1gd": 0.7, "flair": 0.25})
+
+
+def build_problem(
+    patient: Patient,
+    frame: ModelFrame,
+    solver: FixedSteps,
+    prior: Mapping[str, Distribution],
+    settings: GliomaSettings | None = None,
+) -> Problem:
+    """The calibration problem of a patient.
+
+    Paths of the prior that have nothing to act on are dropped: radiosensitivity of a patient without fractions before
+    the last scan, the threshold of a channel that was never acquired, and so on (`dropped_paths`).
+
+    **Raises:** `ValueError` for a first visit without any outlined tumor.
+    """
+    settings = GliomaSettings() if settings is None else settings
+    tissue = frame.tissue(patient)
+    channels = sorted({c for scan in patient.scans for c in scan.masks})
+    observations = {
+        channel: MaskObservation(settings.thresholds.get(channel, _HALF), 1.0) for channel in channels
+    }
+    if any(scan.adc is not None for scan in patient.scans):
+        observations["adc"] = AdcObservation(0.1)
+    initial = _initial(patient, frame, settings)
+    model = ReactionDiffusion(_mechanisms(patient.schedule, settings), tissue, initial)
+    kept = {path: d for path, d in prior.items() if path not in dropped_paths(patient, settings, prior)}
+    ties = {target: source for target, source in TIES.items() if settings.start == "contours" and source in kept}
+    return Problem(
+        model=model,
+        observations=observations,
+        prior=Prior(kept),
+        data=_data(patient, frame, settings, np.asarray(tissue.domain.mask)),
+        solve=Solve(patient.schedule, solver),
+        spacing=frame.grid.spacing,
+        ties=tuple(sorted(ties.items())),
+    )
+
+
+def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution]) -> dict[str, str]:
+    """Prior paths that act on nothing for this patient, each with the reason (for the report)."""
+    last = patient.scans[-1].day
+    channels = {c for scan in patient.scans for c in scan.masks}
+    reasons: dict[str, str] = {}
+    given = np.asarray(patient.schedule.radiotherapy.times)
+    for path in prior:
+        if path.startswith("mechanisms.radiotherapy") and not (given < last).any():
+            reasons[path] = "no fraction was given before the last scan"
+        if path.startswith("mechanisms.chemotherapy") and not any(
+            (np.asarray(course.times) < last).any() for course in patient.schedule.drugs.values()
+        ):
+            reasons[path] = "no drug was given before the last scan"
+        if path.startswith("observation."):
+            channel = path.split(".")[1]
+            seen = any(s.adc is not None for s in patient.scans) if channel == "adc" else channel in channels
+            if not seen:
+                reasons[path] = f"channel {channel} was never acquired"
+        if path.startswith("initial.") and (path == "initial.infiltration_length") != (settings.start == "contours"):
+            reasons[path] = f"the simulation starts from {settings.start}"
+    return reasons
+
+
+class Solve:
+    """`(model, days) -> density [time x y z]`, NaN where the solve failed. Compared by identity: one a problem."""
+
+    def __init__(self, schedule: Schedule, solver: FixedSteps) -> None:
+        self.schedule = schedule
+        self.solver = solver
+
+    def __call__(self, model: ReactionDiffusion, days: tuple[float, ...]) -> Array:
+        model, fine = start_at_day_zero(model, self.solver)
+        trajectory = simulate(model, self.schedule, days, self.solver, estimate_error=False)
+        density = trajectory.states.density
+        return jnp.where(trajectory.succeeded & fine, density, jnp.nan)
+
+
+def start_at_day_zero(model: ReactionDiffusion, solver: FixedSteps) -> tuple[ReactionDiffusion, Array]:
+    """The model with its density at day 0 as initial condition, and whether growing it succeeded.
+
+    A seed of unknown age T is grown over a fixed span S with D T / S and rho T / S: the same tumor, static steps.
+    """
+    initial = model.initial
+    if not isinstance(initial, GrownSeed):
+        return model, jnp.asarray(True)
+    stretch = initial.age / initial.span
+    diffusion, proliferation = model.diffusion, model.proliferation
+    grown = eqx.tree_at(
+        lambda m: (m.mechanisms["diffusion"].white_matter, m.mechanisms["proliferation"].rate),
+        model,
+        (diffusion.white_matter * stretch, proliferation.rate * stretch),
+    )
+    bound = FixedSteps(solver.max_step, solver.max_diffusivity * float(initial.longest) / initial.span)
+    trajectory = simulate(grown, Schedule(), (initial.span,), bound, estimate_error=False)
+    start = GivenDensity(trajectory.states.density[-1])
+    return ReactionDiffusion(model.mechanisms, model.tissue, start), trajectory.succeeded
+
+
+def _mechanisms(schedule: Schedule, settings: GliomaSettings):
+    mechanisms = {
+        "diffusion": Diffusion(0.1, settings.gray_ratio),
+        "proliferation": LogisticProliferation(0.03),
+        "radiotherapy": RadiotherapyResponse(0.035, settings.alpha_beta),
+    }
+    drugs = sorted(schedule.drugs) or ["temozolomide"]
+    names = ["chemotherapy"] if len(drugs) == 1 else [f"chemotherapy_{drug}" for drug in drugs]
+    for name, drug in zip(names, drugs, strict=True):
+        mechanisms[name] = DrugResponse(0.2, settings.elimination_rate, drug)
+    return mechanisms
+
+
+def _initial(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> AbstractInitialCondition:
+    first = patient.scans[0]
+    if not any(mask.any() for mask in first.masks.values()):
+        raise ValueError("required: a tumor outlined at the first visit; received: empty masks only")
+    if settings.start == "seed":
+        outlined = [m for m in (first.masks.get("t1gd"), first.masks.get("flair")) if m is not None and m.any()]
+        share = frame.coarse(outlined[0].astype(np.float32))
+        center = np.asarray([(share * axis).sum() / share.sum() for axis in np.indices(share.shape)])
+        return GrownSeed(center)
+    empty = np.zeros(patient.grid.shape, bool)
+    return ContourProfile(
+        jnp.asarray(frame.distance(first.masks.get("flair", empty))),
+        jnp.asarray(frame.distance(first.masks.get("t1gd", empty))),
+    )
+
+
+def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> tuple[Datum, ...]:
+    data: list[Datum] = []
+    for index, scan in enumerate(patient.scans):
+        # The first visit's outlines are the initial condition of a contour start; they are not used twice.
+        if index > 0 or settings.start == "seed":
+            for channel, mask in sorted(scan.masks.items()):
+                share = frame.coarse(mask.astype(np.float32))
+                data.append(Datum(scan.day, channel, share, domain, settings.voxel_weight))
+        adc = adc_datum(scan, frame, settings, domain)
+        if adc is not None:
+            data.append(adc)
+    return tuple(data)
+
+
+def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> Datum | None:
+    """Cellularity on the model's grid: the mean over the valid patient voxels of a block at least half valid."""
+    if scan.adc is None:
+        return None
+    valid = np.ones(scan.adc.shape, bool) if scan.adc_valid is None else scan.adc_valid
+    cellularity = cellularity_from_adc(scan.adc, water=settings.adc_water, minimum=settings.adc_tumor)
+    covered = frame.coarse(valid.astype(np.float32))
+    enough = (covered >= _HALF) & domain
+    if not enough.any():
+        return None
+    total = frame.coarse(np.where(valid, cellularity, 0.0))
+    values = total / np.where(enough, covered, 1.0)
+    return Datum(scan.day, "adc", values.astype(np.float32), enough, settings.voxel_weight)

@@ -1,0 +1,188 @@
+"""From a posterior to what is expected: volumes with intervals, maps of mean, spread and P(tumor)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+from jaxtyping import Array
+
+from tumortwin.geometry import Grid
+from tumortwin.inference import Posterior, Problem
+from tumortwin.observation import MaskObservation
+from tumortwin.treatments import Schedule
+from tumortwin.twin._build import Solve
+
+Progress = Callable[[str, int, int], None]
+
+# Correlation volume [mm^3] of a channel that no datum estimated (its only visit started the simulation).
+_UNSEEN_CORRELATION = 500.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What the posterior says of the days asked for.
+
+    `volume[channel]` [draw, day] latent: the expected volume of the outline, sum of P(outlined) V_voxel [mm^3];
+    `predictive[channel]` the same with the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
+    [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
+    `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
+    """
+
+    days: tuple[float, ...]
+    grid: Grid
+    volume: Mapping[str, np.ndarray]
+    predictive: Mapping[str, np.ndarray]
+    mass: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    p_channels: Mapping[str, np.ndarray]
+    extent_channel: str
+    draws: Mapping[str, np.ndarray]
+
+    @property
+    def p_tumor(self) -> np.ndarray:
+        """P(outlined) in the channel that reaches furthest."""
+        return self.p_channels[self.extent_channel]
+
+    def interval(self, channel: str, level: float = 0.95) -> np.ndarray:
+        """Median and central prediction interval of the volume [3, day] (low, median, high) [mm^3]."""
+        tail = (1.0 - level) / 2.0
+        return np.quantile(self.predictive[channel], [tail, 0.5, 1.0 - tail], axis=0)
+
+
+class _Sums(eqx.Module):
+    density: Array
+    square: Array
+    outlined: dict[str, Array]
+
+
+def forecast(
+    problem: Problem,
+    posterior: Posterior,
+    days: Sequence[float],
+    *,
+    n_draws: int = 200,
+    schedule: Schedule | None = None,
+    chunk: int = 25,
+    progress: Progress | None = None,
+    key: Array,
+) -> Forecast:
+    """Forward solves of posterior draws, one after another, summed into maps as they come.
+
+    **Arguments:** `days` concrete, increasing, from 0; `n_draws` equal-weight draws (systematic resampling); `schedule`
+    in place of the patient's own (a plan); `chunk` draws a compiled call (for progress).
+
+    A solve that fails is an error here: a forecast may not leave draws out in silence.
+
+    **Raises:** `FloatingPointError` naming how many draws failed.
+    """
+    draw_key, noise_key = jax.random.split(key)
+    draws = posterior.resample(n_draws, key=draw_key)
+    channels = [c for c, o in sorted(problem.observations.items()) if isinstance(o, MaskObservation)]
+    solve = problem.solve
+    if schedule is not None:
+        assert isinstance(solve, Solve)
+        solve = Solve(schedule, solve.solver)
+    grid = problem.model.tissue.grid
+    run = _Runner(problem, solve, tuple(float(d) for d in days), tuple(channels))
+    sums, collected = None, []
+    for start in range(0, n_draws, chunk):
+        part = {path: jnp.asarray(value[start : start + chunk]) for path, value in draws.items()}
+        sums, found = run(sums, part)
+        collected.append(jax.tree.map(np.asarray, found))
+        if progress is not None:
+            progress("forecast", min(start + chunk, n_draws), n_draws)
+    volumes, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    failed = int((~np.isfinite(mass)).any(axis=1).sum())
+    if failed:
+        raise FloatingPointError(
+            f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller max_step, "
+            "or a prior truncated below the solver's max_diffusivity"
+        )
+    assert sums is not None
+    mean = np.asarray(sums.density) / n_draws
+    variance = np.asarray(sums.square) / n_draws - mean**2
+    return Forecast(
+        days=run.days,
+        grid=grid,
+        volume=volumes,
+        predictive=_with_noise(volumes, spreads, correlation_volumes(posterior), key=noise_key),
+        mass=mass,
+        mean=mean,
+        sd=np.sqrt(np.maximum(variance, 0.0)),  # rounding of a difference of squares
+        p_channels={c: np.asarray(v) / n_draws for c, v in sums.outlined.items()},
+        extent_channel="flair" if "flair" in channels else channels[0],
+        draws=draws,
+    )
+
+
+def correlation_volumes(posterior: Posterior) -> dict[str, float]:
+    """Residual correlation volume [mm^3] by channel: the mean over the channel's data that have one."""
+    found: dict[str, list[float]] = {}
+    for name, value in posterior.info.get("correlation_volume_mm3", {}).items():
+        if np.isfinite(value):
+            found.setdefault(name.split("@")[0], []).append(float(value))
+    return {channel: float(np.mean(values)) for channel, values in found.items()}
+
+
+class _Runner:
+    """A compiled chunk: draws -> running sums and per-draw numbers."""
+
+    def __init__(self, problem: Problem, solve, days: tuple[float, ...], channels: tuple[str, ...]) -> None:
+        self.problem = problem
+        self.solve = solve
+        self.days = days
+        self.channels = channels
+        self._chunk = eqx.filter_jit(self._run)
+
+    def __call__(self, sums: _Sums | None, draws: dict[str, Array]):
+        if sums is None:
+            shape = (len(self.days), *self.problem.model.tissue.grid.shape)
+            dtype = self.problem.model.tissue.fields["white_matter"].dtype
+            zero = jnp.zeros(shape, dtype)
+            sums = _Sums(zero, zero, {c: zero for c in self.channels})
+        return self._chunk(self.problem, sums, draws)
+
+    def _run(self, problem: Problem, sums: _Sums, draws: dict[str, Array]):
+        cell = problem.model.tissue.grid.cell_volume
+        inside = problem.model.tissue.domain.mask
+        axes = (1, 2, 3)
+
+        def one(carry: _Sums, values: dict[str, Array]):
+            model, observations = problem.bind(values)
+            density = self.solve(model, self.days)
+            volumes, spreads, outlined = {}, {}, {}
+            for channel in self.channels:
+                p = norm.cdf(observations[channel].predict(density)) * inside[None].astype(density.dtype)
+                volumes[channel] = jnp.sum(p, axis=axes) * cell
+                spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
+                outlined[channel] = carry.outlined[channel] + p
+            carry = _Sums(carry.density + density, carry.square + density**2, outlined)
+            return carry, (volumes, spreads, jnp.sum(density, axis=axes) * cell)
+
+        return jax.lax.scan(one, sums, draws)
+
+
+def _with_noise(
+    volumes: Mapping[str, np.ndarray],
+    spreads: Mapping[str, np.ndarray],
+    correlation: Mapping[str, float],
+    *,
+    key: Array,
+) -> dict[str, np.ndarray]:
+    """Volumes as one outline would show them.
+
+    $$ \\mathrm{Var}(V) = V_{corr} \\int p (1 - p)\\,dx $$
+
+    for outlines whose errors are correlated over V_corr. An outline has no negative volume: a draw below zero is zero.
+    """
+    noisy = {}
+    for i, channel in enumerate(sorted(volumes)):
+        v_corr = correlation.get(channel, _UNSEEN_CORRELATION)
+        normal = np.asarray(jax.random.normal(jax.random.fold_in(key, i), volumes[channel].shape))
+        noisy[channel] = np.maximum(volumes[channel] + np.sqrt(spreads[channel] * v_corr) * normal, 0.0)
+    return noisy
