@@ -17,13 +17,13 @@ CENTER = np.array([-28.0, -18.0, 24.0])
 def brain(*, coarse: int = 1) -> r.Anatomy | None:
     """The ICBM152 template of the nilearn package at `coarse` mm, or None when it is not installed."""
     try:
-        import nibabel
         import nilearn
+        from nibabel.nifti1 import Nifti1Image
     except ImportError:
         return None
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     name = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-    images = {k: nibabel.load(folder / name.format(k)) for k in ("t1", "gm", "wm")}
+    images = {k: Nifti1Image.from_filename(folder / name.format(k)) for k in ("t1", "gm", "wm")}
     arrays = {k: np.asarray(i.dataobj, dtype=np.float32)[::coarse, ::coarse, ::coarse] for k, i in images.items()}
     affine = np.asarray(images["t1"].affine, dtype=float).copy()
     affine[:3, :3] *= coarse
@@ -47,9 +47,9 @@ def distance(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A lumpy distance [mm] from the invented tumor's centre, on any grid."""
     index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
     points = index @ affine[:3, :3].T + affine[:3, 3] - CENTER
-    angle = np.arctan2(points[..., 1], points[..., 0])
-    lumps = 1 + 0.16 * np.cos(3 * angle + 0.6) + 0.1 * np.sin(points[..., 2] / 7)
-    return np.linalg.norm(points * [1.0, 0.8, 1.1], axis=-1) / lumps
+    far = np.linalg.norm(points * [1.0, 0.8, 1.1], axis=-1)
+    x, y, z = np.moveaxis(points / np.maximum(far, 1e-6)[..., None], -1, 0)
+    return far / (1 + 0.25 * (x * x - z * z) + 0.3 * x * y * np.tanh(far / 4) + 0.15 * y)
 
 
 def radius(day: np.ndarray | float, channel: str) -> np.ndarray:
@@ -103,9 +103,17 @@ def parameters(rng: np.random.Generator) -> tuple[r.ParameterDraws, ...]:
     """Six parameters: some learned, one not; importance weights on the first four."""
     weights = rng.gamma(4.0, 1.0, 1000)
 
-    def one(path: str, label: str, unit: str, prior: tuple, post: tuple, truth: float | None) -> r.ParameterDraws:
+    def one(
+        path: str, label: str, unit: str, prior: tuple[float, float], post: tuple[float, float], truth: float | None
+    ) -> r.ParameterDraws:
         return r.ParameterDraws(
-            path, label, unit, rng.lognormal(*prior, 2000), rng.lognormal(*post, 1000), weights, truth
+            path,
+            label,
+            unit,
+            rng.lognormal(prior[0], prior[1], 2000),
+            rng.lognormal(post[0], post[1], 1000),
+            weights,
+            truth,
         )
 
     log = np.log
@@ -196,7 +204,7 @@ def demo(*, coarse: int = 1, seed: int = 0) -> r.ReportData:
     maps = tuple(_maps(anatomy, day) for day in (90.0, 120.0, 180.0))
     return r.ReportData(
         title="Glioma twin: 90-day forecast and schedule",
-        question="How large will the tumor be 90 days after the last scan, and would another radiotherapy schedule do better?",
+        question="How large will the tumor be in 90 days, and would another radiotherapy schedule do better?",
         patient=r.PatientSummary(
             "atlas_glioma", "ICBM152 anatomy, virtual tumor", "simulated today", True, visits, treatments
         ),

@@ -45,7 +45,7 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Anatomy:
-    """The gray background of the figures; `brain` (bool, same grid) crops and windows it, None shows the whole image."""
+    """The gray background; `brain` (bool, same grid) crops and windows it, None shows the whole image."""
 
     image: Image
     brain: np.ndarray | None = None
@@ -66,9 +66,9 @@ class Channel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Visit:
-    """One imaging visit. `volumes` [mm^3] and `masks` (bool or fraction) by channel key; `hidden` was kept from the twin.
+    """One imaging visit: `volumes` [mm^3] and `masks` (bool or fraction) by channel key.
 
-    Masks carry their own affine. A channel absent from both was not measured.
+    `hidden` visits were kept from the twin. Masks carry their own affine. A channel absent from both was not measured.
     """
 
     day: Number
@@ -93,7 +93,7 @@ class Treatments:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PatientSummary:
-    """Who: id, where the data come from, how old they are in words, whether the patient is simulated, visits in order."""
+    """Who: id, where the data come from, their age in words, whether the patient is simulated, visits in order."""
 
     id: str
     source: str = ""
@@ -131,8 +131,11 @@ class ParameterDraws:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """How far to trust the inference. `values`: name -> number (`k_hat ess r_hat divergences` are judged, others listed);
-    `statement`: identifiability in plain words; `method`: the calibrator in words."""
+    """How far to trust the inference.
+
+    `values`: name -> number (`k_hat ess r_hat divergences` are judged, others listed); `statement`: identifiability in
+    plain words; `method`: the calibrator in words.
+    """
 
     values: Mapping[str, Number]
     statement: str = ""
@@ -152,7 +155,7 @@ class PredictedMask:
 class VolumePrediction:
     """Volume of `channel` over time [mm^3]: median and 95 % (and 50 %) prediction interval at `days`.
 
-    The interval must contain the observation noise. `draws` [draw day] are optional. `truth` [day] for a virtual patient.
+    The interval must contain the observation noise. `draws` [draw day] optional; `truth` [day] for a virtual patient.
     """
 
     channel: str
@@ -170,6 +173,8 @@ class VolumePrediction:
             curve = getattr(self, name)
             if curve is not None and curve.shape != self.days.shape:
                 raise ValueError(f"required: {name} at {self.days.shape} days; received: shape {curve.shape}")
+            finite = curve is None or bool(np.isfinite(curve).all())
+            _require(finite, f"required: finite volumes; received: NaN or infinity in {name} of {self.channel}")
         _require(self.days.size > 0, f"required: at least one day of predicted {self.channel} volume; received: none")
 
     def at(self, day: Number) -> tuple[float, float, float]:
@@ -188,7 +193,7 @@ def volume_prediction(
     weights: np.ndarray | None = None,
     truth: np.ndarray | None = None,
 ) -> VolumePrediction:
-    """A `VolumePrediction` from predictive draws [draw day] (observation noise included), optionally weighted [draw]."""
+    """A `VolumePrediction` from predictive draws [draw day] (observation noise included), with weights [draw]."""
     levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
     curves = np.stack([weighted_quantiles(column, levels, weights) for column in draws.T], axis=1)
     lower, lower_half, median, upper_half, upper = curves
@@ -198,7 +203,9 @@ def volume_prediction(
 def weighted_quantiles(draws: np.ndarray, levels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Quantiles of draws with optional weights (>= 0, any scale); equal weights agree with `numpy.quantile`.
 
-    $$ q(p): \\quad F_i = \\frac{\\sum_{j<i} w_j + w_i/2 - w_1/2}{\\sum_j w_j - w_1/2 - w_n/2}, \\text{ linear between } F_i $$
+    $$ F_i = \\frac{\\sum_{j<i} w_j + w_i/2 - w_1/2}{\\sum_j w_j - w_1/2 - w_n/2}, \\quad q(F_i) = x_i $$
+
+    and linear in between.
     """
     values = np.ravel(draws).astype(float)
     if weights is None:
@@ -310,8 +317,8 @@ class Plan:
     """The recommended regimen beside the standard of care, scored on fresh draws.
 
     `outcome_name`, `outcome_unit`: what `Regimen.outcome` measures (`enhancing tumor volume on day 180`, `mm^3`).
-    `equal_bed`: the recommended shape scaled to the standard's normal-tissue BED, when size of dose could explain a gain.
-    `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit. `risk`: what was minimised, in words.
+    `equal_bed`: the recommended shape scaled to the standard's normal-tissue BED, if fraction size may explain a gain.
+    `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit; `risk`: what was minimised.
     """
 
     recommended: Regimen

@@ -1,6 +1,9 @@
 """Volumes over time: fan chart with treatment strip, and the scores and calibration of the forecast."""
 
+import dataclasses
+
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,7 +15,6 @@ from tumortwin.report._style import (
     FAINT,
     GRAY,
     INK,
-    PALE,
     TRUTH_COLOR,
     TWIN_BAND,
     TWIN_COLOR,
@@ -23,10 +25,11 @@ from tumortwin.report._style import (
     render,
     spread,
 )
-from tumortwin.report._words import ml, number, unique
+from tumortwin.report._words import ml, number, unique, upper_first
 
 LOG_FROM_RATIO = 20.0
 STRIP_ROW_MM = 4.5
+HOLLOW = {"mfc": "white", "mec": INK, "mew": 1.3}
 
 
 def _observed(data: ReportData, channel: str, *, hidden: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -40,14 +43,20 @@ def _observed(data: ReportData, channel: str, *, hidden: bool) -> tuple[np.ndarr
     return table[:, 0], table[:, 1]
 
 
-def uses_log_volume(data: ReportData, prediction: VolumePrediction) -> bool:
-    """Log scale when interval and scans span a factor of 20 or more and nothing is zero."""
-    scans = [_observed(data, prediction.channel, hidden=h)[1] for h in (False, True)]
-    values = np.concatenate([ml(1.0) * prediction.lower, ml(1.0) * prediction.upper, *scans])
+def _scans_within(data: ReportData, prediction: VolumePrediction) -> np.ndarray:
+    """Measured volumes [mL] between the first and the last predicted day."""
+    table = np.concatenate([np.stack(_observed(data, prediction.channel, hidden=h)) for h in (False, True)], axis=1)
+    return table[1, (table[0] >= prediction.days[0]) & (table[0] <= prediction.days[-1])]
+
+
+def uses_log_volume(prediction: VolumePrediction, scans: np.ndarray) -> bool:
+    """Log scale when interval and scans [mL] span a factor of 20 or more and nothing is zero."""
+    values = np.concatenate([ml(1.0) * prediction.lower, ml(1.0) * prediction.upper, scans])
     return bool(values.min() > 0 and values.max() / values.min() > LOG_FROM_RATIO)
 
 
-def _fan(axes: Axes, data: ReportData, prediction: VolumePrediction) -> None:
+def _fan(axes: Axes, data: ReportData, prediction: VolumePrediction, last: float = np.inf) -> None:
+    """Bands, median, truth, and the scans up to `last` [day]."""
     days = prediction.days
     axes.fill_between(days, ml(1.0) * prediction.lower, ml(1.0) * prediction.upper, color=TWIN_BAND, lw=0)
     if prediction.lower_half is not None and prediction.upper_half is not None:
@@ -55,10 +64,12 @@ def _fan(axes: Axes, data: ReportData, prediction: VolumePrediction) -> None:
     axes.plot(days, ml(1.0) * prediction.median, color=TWIN_COLOR, lw=1.6)
     if prediction.truth is not None:
         axes.plot(days, ml(1.0) * prediction.truth, color=TRUTH_COLOR, lw=1.0, ls=(0, (3, 2)))
-    seen = _observed(data, prediction.channel, hidden=False)
-    axes.plot(*seen, "o", color=INK, ms=5, mec="white", mew=0.8, zorder=6, clip_on=False)
-    unseen = _observed(data, prediction.channel, hidden=True)
-    axes.plot(*unseen, "o", mfc="white", mec=INK, mew=1.3, ms=5.5, zorder=6, clip_on=False)
+    for hidden, look in ((False, {"color": INK, "mec": "white", "mew": 0.8}), (True, HOLLOW)):
+        when, volumes = _observed(data, prediction.channel, hidden=hidden)
+        shown = when <= last
+        if shown.any():
+            (points,) = axes.plot(when[shown], volumes[shown], "o", ms=5.2, zorder=6, clip_on=False, **look)
+            points.set_in_layout(False)
 
 
 def _baselines(axes: Axes, forecast: Forecast, channel: str, names: list[str]) -> list[tuple[float, str, str]]:
@@ -87,8 +98,8 @@ def _end_labels(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
 
 
 def _volume_scale(axes: Axes, data: ReportData, prediction: VolumePrediction) -> None:
-    log = uses_log_volume(data, prediction)
-    points = np.concatenate([_observed(data, prediction.channel, hidden=h)[1] for h in (False, True)])
+    points = _scans_within(data, prediction)
+    log = uses_log_volume(prediction, points)
     top = max(float(ml(1.0) * prediction.upper.max()), float(points.max(initial=0.0)))
     if log:
         positive = np.concatenate([ml(1.0) * prediction.lower, points])
@@ -138,7 +149,7 @@ def _strip(axes: Axes, treatments: Treatments, rows: list[str]) -> None:
             for start, end in _runs(treatments.drug_days[name]):
                 axes.barh(y, end - start, left=start, height=0.5, color="#b7bec8", lw=0)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_yticks(range(len(rows)), [r.capitalize() for r in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [upper_first(r) for r in reversed(rows)])
     axes.tick_params(axis="y", length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
@@ -201,12 +212,58 @@ def _channel_panel(
     _volume_scale(axes, data, prediction)
     _origin(axes, forecast, words=channel == data.channels[0])
     scale = ", log scale" if axes.get_yscale() == "log" else ""
-    axes.set_title(f"{channel.label.capitalize()}, mL{scale}", pad=10)
+    axes.set_title(f"{upper_first(channel.label)}, mL{scale}", pad=10)
     return [*labels, (ml(float(prediction.median[-1])), "twin", TWIN_COLOR)]
 
 
+def volume_fit(data: ReportData) -> Picture | None:
+    """Fitted volume over the calibration period only, one panel a channel."""
+    forecast = data.forecast
+    scans = [float(v.day) for v in data.patient.visits if not v.hidden]
+    if forecast is None or len(scans) < 2:
+        return None
+    first, last = min(scans), float(forecast.origin_day)
+    channels = [c for c in data.channels if (p := data.prediction(c.key)) is not None and p.days[0] < last]
+    if not channels or last <= first:
+        return None
+
+    def draw() -> Figure:
+        figure = new_figure(48.0)
+        for axes, channel in zip(figure.subplots(1, max(len(channels), 2), squeeze=False)[0], channels, strict=False):
+            prediction = data.prediction(channel.key)
+            if prediction is not None:
+                shown = _until(prediction, last)
+                _fan(axes, data, shown, last)
+                _volume_scale(axes, data, shown)
+                axes.set_xlim(first - 0.02 * (last - first), last + 0.02 * (last - first))
+                axes.set_title(f"{upper_first(channel.label)}, mL", pad=8)
+                axes.set_xlabel("days since the first scan")
+        for axes in figure.axes[len(channels) :]:
+            axes.set_visible(False)
+        return figure
+
+    caption = "Volumes that the twin was shown (points) against what it now says about them (median, 50 % and 95 %)."
+    return Picture(
+        "fit_volumes", render(draw), caption, "Fitted and measured tumor volumes over the calibration period."
+    )
+
+
+def _until(prediction: VolumePrediction, last: float) -> VolumePrediction:
+    """The prediction up to `last` [day], which it contains as its last point."""
+    before = prediction.days < last
+    days = np.append(prediction.days[before], last)
+
+    def curve(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else np.interp(days, prediction.days, values)
+
+    whole = {
+        n: curve(getattr(prediction, n)) for n in ("median", "lower", "upper", "lower_half", "upper_half", "truth")
+    }
+    return dataclasses.replace(prediction, days=days, draws=None, **whole)
+
+
 def _fan_legend(figure: Figure, data: ReportData, forecast: Forecast) -> None:
-    handles: list[object] = [Line2D([], [], color=TWIN_COLOR, lw=1.6)]
+    handles: list[Artist] = [Line2D([], [], color=TWIN_COLOR, lw=1.6)]
     words = ["twin, median"]
     if any(v.lower_half is not None for v in forecast.volumes):
         handles.append(Patch(color=TWIN_HALF))
@@ -214,7 +271,7 @@ def _fan_legend(figure: Figure, data: ReportData, forecast: Forecast) -> None:
     handles += [Patch(color=TWIN_BAND), Line2D([], [], marker="o", ls="", color=INK, ms=5)]
     words += ["95 % prediction interval", "scan used"]
     if any(v.hidden for v in data.patient.visits):
-        handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec=INK, mew=1.2, ms=5))
+        handles.append(Line2D([], [], marker="o", ls="", ms=5, **HOLLOW))
         words.append("scan hidden from the twin")
     if any(v.truth is not None for v in forecast.volumes):
         handles.append(Line2D([], [], color=TRUTH_COLOR, lw=1.0, ls=(0, (3, 2))))
@@ -223,7 +280,7 @@ def _fan_legend(figure: Figure, data: ReportData, forecast: Forecast) -> None:
 
 
 def _fan_caption(data: ReportData, forecast: Forecast, names: list[str]) -> str:
-    text = "Tumor volume over time: the future scan should fall inside the pale band 19 times in 20, if the model is right."
+    text = "Tumor volume over time. If the model is right, a new scan falls inside the pale band 19 times in 20."
     if any(v.hidden for v in data.patient.visits):
         text += " Hollow points were hidden from the twin."
     if names:

@@ -9,7 +9,7 @@ from scipy.stats import gaussian_kde
 
 from tumortwin.report._data import ParameterDraws
 from tumortwin.report._style import FAINT, GRAY, PALE, TRUTH_COLOR, TWIN_BAND, TWIN_COLOR, Picture, new_figure, render
-from tumortwin.report._words import interval, listing, number, pretty_unit, summarize
+from tumortwin.report._words import listing, median_interval, pretty_unit, summarize, upper_first
 
 COLUMNS = 3
 LOG_FROM_RATIO = 15.0
@@ -64,7 +64,7 @@ def _panel(axes: Axes, parameter: ParameterDraws) -> None:
     if parameter.posterior is not None:
         extra = np.quantile(shown[1], [0.002, 0.998])
         view = np.array([min(view[0], extra[0]), max(view[1], extra[1])])
-    at = np.linspace(*view, 300)
+    at = np.linspace(float(view[0]), float(view[1]), 300)
     x = np.exp(at) if log else at
     base = density(prior, at, None, low, high)
     axes.fill_between(x, base, color=FAINT, lw=0)
@@ -99,8 +99,8 @@ def _below(axes: Axes, parameter: ParameterDraws, top: float) -> None:
     axes.plot([median], [-0.08 * top], "o", color=color, ms=3.6)
     if parameter.truth is not None:
         axes.plot([parameter.truth] * 2, [-0.16 * top, top], color=TRUTH_COLOR, lw=1.1, ls=(0, (3, 2)))
-    label = parameter.label[0].upper() + parameter.label[1:]
-    words = f"{number(median, like=high)} ({interval(low, high)})"
+    label = upper_first(parameter.label)
+    words = median_interval(median, low, high)
     axes.set_title(f"{label}\n", fontsize=7.8)
     axes.text(0, 1.03, f"{words}, {narrowing_words(parameter)}", transform=axes.transAxes, color=color, fontsize=6.4)
 
@@ -112,7 +112,8 @@ def prior_posterior(parameters: tuple[ParameterDraws, ...], *, virtual: bool) ->
     rows = -(-len(parameters) // COLUMNS)
 
     def draw() -> Figure:
-        figure = new_figure(38.0 * rows + 8.0)
+        figure = new_figure(42.0 * rows + 8.0)
+        figure.get_layout_engine().set(hspace=0.08)  # pyright: ignore
         grid = figure.add_gridspec(rows, COLUMNS)
         for i, parameter in enumerate(parameters):
             _panel(figure.add_subplot(grid[i // COLUMNS, i % COLUMNS]), parameter)
@@ -125,7 +126,7 @@ def prior_posterior(parameters: tuple[ParameterDraws, ...], *, virtual: bool) ->
         return figure
 
     caption = (
-        "What the scans taught. Gray: what was believed before. Blue: after. Dot and line: median and 95 % interval. "
+        "Gray: what was believed before. Blue: after. Dot and line: median and 95 % interval. "
         "Where blue lies on gray the scans said little, and the forecast rests on the prior."
     )
     names = listing([p.label for p in parameters])

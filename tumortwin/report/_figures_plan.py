@@ -1,5 +1,7 @@
 """The recommended schedule beside the standard of care: doses week by week, outcomes, and paired gain."""
 
+from typing import Any, cast
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,33 +9,39 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
 from tumortwin.report._data import Plan, Regimen
-from tumortwin.report._style import FAINT, GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR, Picture, new_figure, render
-from tumortwin.report._words import compare, interval, number, percent, pretty_unit, shown
+from tumortwin.report._sentences import compare
+from tumortwin.report._style import GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR, Picture, new_figure, render
+from tumortwin.report._words import interval, number, percent, pretty_unit, shown, upper_first, with_unit
 
 WEEK = 7.0
 
 
-def _doses(axes: Axes, plan: Plan) -> None:
-    """Step bars on the day axis: fraction dose of each week."""
-    for regimen, color, shift in ((plan.standard, STANDARD_COLOR, 0.0), (plan.recommended, PLAN_COLOR, 3.1)):
+def _doses(lanes: np.ndarray, plan: Plan) -> None:
+    """One lane a regimen on a shared day axis: the dose of a fraction in each week, at its true time."""
+    pairs = ((plan.recommended, PLAN_COLOR), (plan.standard, STANDARD_COLOR))
+    top = max(float(np.max(r.weekly_fraction_dose)) for r, _ in pairs)
+    for axes, (regimen, color) in zip(lanes, pairs, strict=True):
         starts = float(regimen.start_day) + WEEK * np.arange(regimen.weekly_fraction_dose.size)
-        axes.bar(starts + shift, regimen.weekly_fraction_dose, width=2.9, align="edge", color=color, lw=0)
-        for x, dose in zip(starts + shift + 1.45, regimen.weekly_fraction_dose, strict=True):
-            axes.text(x, dose, f"{dose:.1f}", ha="center", va="bottom", fontsize=5.6, color=color)
-    axes.set_title("Dose a fraction, Gy, week by week", pad=8)
-    axes.set_xlabel("day the week starts")
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color=FAINT, lw=0.6)
-    axes.set_axisbelow(True)
+        length = float(regimen.fractions_per_week)
+        axes.bar(starts, regimen.weekly_fraction_dose, width=length, align="edge", color=color, lw=0)
+        for x, dose in zip(starts + length / 2, regimen.weekly_fraction_dose, strict=True):
+            axes.text(x, dose + 0.04 * top, f"{dose:.1f}", ha="center", va="bottom", fontsize=6.4, color=color)
+        total = f"{regimen.label}\n{regimen.total_dose:.1f} Gy from day {regimen.start_day:g}"
+        axes.set_ylabel(total, rotation=0, ha="right", va="center", color=color, labelpad=6)
+        axes.set_ylim(0, 1.3 * top)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+    lanes[0].tick_params(labelbottom=False)
+    lanes[0].set_title("Dose a fraction, Gy, in each week", pad=6)
+    lanes[1].set_xlabel("days since the first scan")
 
 
 def _violin(axes: Axes, values: np.ndarray, row: float, color: str) -> None:
     """Half-density above a line with median and 95 % interval."""
     low, median, high = np.quantile(values, [0.025, 0.5, 0.975])
     if np.ptp(values) > 0:
-        at = np.linspace(*np.quantile(values, [0.005, 0.995]), 200)
+        first, last = np.quantile(values, [0.005, 0.995])
+        at = np.linspace(float(first), float(last), 200)
         height = gaussian_kde(values)(at)
         axes.fill_between(at, row, row - 0.62 * height / height.max(), color=color, alpha=0.22, lw=0)
     axes.plot([low, high], [row, row], color=color, lw=1.3)
@@ -55,8 +63,7 @@ def _outcomes(axes: Axes, plan: Plan) -> None:
     axes.set_yticks(range(len(rows)), [r.label for r, _ in rows])
     for tick, (_, color) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(color)
-    name = plan.outcome_name[0].upper() + plan.outcome_name[1:]
-    axes.set_title(f"{name}, {pretty_unit(unit)}".rstrip(", "), pad=8)
+    axes.set_title(with_unit(upper_first(plan.outcome_name), pretty_unit(unit)), pad=8)
     axes.set_xlabel("← lower is better" if plan.lower_is_better else "higher is better →")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -79,10 +86,10 @@ def _gain(axes: Axes, plan: Plan) -> None:
     axes.axvline(threshold, color=INK, lw=0.7)
     said = compare(plan, plan.standard, plan.recommended)
     axes.set_title("Gain over standard of care, draw by draw", pad=8)
-    axes.set_xlabel(f"gain, {pretty_unit(unit)}".rstrip(", "))
+    axes.set_xlabel(with_unit("gain", pretty_unit(unit)))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    text = dict(transform=axes.transAxes, fontsize=6.8, va="top")
+    text: dict[str, Any] = dict(transform=axes.transAxes, fontsize=6.8, va="top")
     axes.text(1.0, 1.0, f"helps in {percent(said.p_benefit)}", ha="right", color=PLAN_COLOR, **text)
     axes.text(1.0, 0.9, f"no benefit in {percent(1 - said.p_benefit)}", ha="right", color=GRAY, **text)
 
@@ -92,14 +99,17 @@ def plan_figure(plan: Plan) -> Picture:
 
     def draw() -> Figure:
         figure = new_figure(112.0)
-        grid = figure.add_gridspec(2, 2, height_ratios=[1.0, 1.05])
-        _doses(figure.add_subplot(grid[0, :]), plan)
-        _outcomes(figure.add_subplot(grid[1, 0]), plan)
-        _gain(figure.add_subplot(grid[1, 1]), plan)
+        upper, lower = cast(np.ndarray, figure.subfigures(2, 1, height_ratios=[1.0, 1.15]))
+        _doses(upper.subplots(2, 1, sharex=True), plan)
+        left, right = lower.subplots(1, 2)
+        _outcomes(left, plan)
+        _gain(right, plan)
         return figure
 
     said = compare(plan, plan.standard, plan.recommended)
-    gain = f"median gain {number(said.median)} {said.unit}, 95 % of draws {interval(said.low, said.high)}"
+    scale = max(abs(said.low), abs(said.high))
+    size = f"{number(said.median, like=scale)} {said.unit}"
+    gain = f"median gain {size}, 95 % of draws {interval(said.low, said.high)}"
     caption = (
         f"Orange: {plan.recommended.label}. Gray: {plan.standard.label}. Outcomes on fresh posterior draws that the "
         f"optimiser never saw; dot and line: median and 95 % of draws ({gain})."

@@ -36,8 +36,12 @@ def methods(data: ReportData) -> list[str]:
     return [m for m in found if m == TWIN] + [m for m in found if m != TWIN]
 
 
+def _case(score: Score) -> tuple[str | None, float | None]:
+    return score.channel, None if score.day is None else float(score.day)
+
+
 def _cases(data: ReportData) -> list[tuple[str | None, float | None]]:
-    found = {(s.channel, None if s.day is None else float(s.day)) for s in data.scores}
+    found = {_case(s) for s in data.scores}
     return sorted(found, key=lambda c: (c[0] or "", -1.0 if c[1] is None else c[1]))
 
 
@@ -48,13 +52,13 @@ def _case_words(data: ReportData, case: tuple[str | None, float | None]) -> str:
 
 def _metric_panel(axes: Axes, data: ReportData, metric: str, order: list[str], cases: list) -> None:
     label, unit, direction = METRICS[metric]
+    here = [c for c in cases if any(s.metric == metric and _case(s) == c for s in data.scores)]
     for score in (s for s in data.scores if s.metric == metric):
         value = metric_value(score)
         if value is None:
             continue
         row = order.index(score.method)
-        case = cases.index((score.channel, None if score.day is None else float(score.day)))
-        _mark(axes, score, value, row + _offset(case, len(cases)), case)
+        _mark(axes, score, value, row + _offset(here.index(_case(score)), len(here)), cases.index(_case(score)))
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_yticks(range(len(order)), order)
     for row in range(len(order)):
@@ -87,6 +91,7 @@ def score_dots(data: ReportData) -> Picture | None:
 
     def draw() -> Figure:
         figure = new_figure(9.0 * len(order) + 26.0)
+        figure.get_layout_engine().set(wspace=0.06)  # pyright: ignore
         row = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axes, metric in zip(row, metrics, strict=True):
             _metric_panel(axes, data, metric, order, cases)
@@ -125,7 +130,7 @@ def coverage_plot(curves: tuple[Coverage, ...]) -> Picture | None:
 
     counts = listing([f"{c.label}: {c.count} truths" for c in curves])
     caption = (
-        f"Are the intervals honest? On the diagonal they are; below it they are too narrow, above it too wide ({counts}). "
-        "Gray: the scatter that chance alone would give."
+        f"Are the intervals honest? On the diagonal they are; below it they are too narrow, above it too wide "
+        f"({counts}). Gray: the scatter that chance alone would give."
     )
     return Picture("coverage", render(draw), caption, caption)

@@ -9,10 +9,11 @@ import dataclasses
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from tumortwin.report._data import Anatomy, Image
-from tumortwin.report._style import GRAY, INK, bare
+from tumortwin.report._style import INK, bare
 
 CONVENTION = (
     "Radiological convention: the patient's right is on the left of axial and coronal pictures; "
@@ -22,7 +23,7 @@ CONVENTION = (
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-    """A way to look: world axes (0 R, 1 A, 2 S) across and up the picture, the axis cut, and the letters at the edges."""
+    """A way to look: world axes (0 R, 1 A, 2 S) across and up the picture, the axis cut, the letters at the edges."""
 
     name: str
     across: int
@@ -131,7 +132,9 @@ def window(anatomy: Anatomy) -> tuple[float, float]:
     if not inside.any():
         return 0.0, 1.0
     low, high = np.percentile(values[inside], [1.0, 99.5])
-    return float(low), float(high if high > low else low + 1.0)
+    high = high if high > low else low + 1.0
+    # Headroom, so that white matter is light gray and lines stay legible on it.
+    return float(low), float(high + 0.18 * (high - low))
 
 
 def show_background(axes: Axes, anatomy: Anatomy, plane: Plane, position: float, box: Box, *, step: float) -> None:
@@ -189,22 +192,16 @@ def finish(axes: Axes, plane: Plane, box: Box, *, ruler: bool = False, scale_bar
             span = high[axis] - low[axis]
             tick = 50.0 if span > 90 else 20.0 if span > 45 else 10.0
             which.set_ticks(np.arange(np.ceil(low[axis] / tick), np.floor(high[axis] / tick) + 1) * tick)
+    halo = [withStroke(linewidth=1.8, foreground="white")]
     for x, y, letter in (
-        (-0.015, 0.5, plane.left),
-        (1.015, 0.5, plane.right),
-        (0.5, -0.015, plane.bottom),
-        (0.5, 1.01, plane.top),
+        (0.02, 0.5, plane.left),
+        (0.98, 0.5, plane.right),
+        (0.5, 0.02, plane.bottom),
+        (0.5, 0.98, plane.top),
     ):
-        axes.text(
-            x,
-            y,
-            letter,
-            transform=axes.transAxes,
-            color=GRAY,
-            fontsize=6.5,
-            ha="right" if x < 0 else "left" if x > 1 else "center",
-            va="top" if y < 0 else "bottom" if y > 1 else "center",
-        )
+        across = "left" if x < 0.1 else "right" if x > 0.9 else "center"
+        up = "bottom" if y < 0.1 else "top" if y > 0.9 else "center"
+        axes.text(x, y, letter, transform=axes.transAxes, fontsize=6.8, ha=across, va=up, path_effects=halo, zorder=9)
     if scale_bar is not None:
         draw_scale_bar(axes, plane, box, scale_bar)
 

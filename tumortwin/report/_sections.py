@@ -3,21 +3,18 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import TypeAlias
 
+from tumortwin.report import _sentences as sentences
 from tumortwin.report import _words as words
 from tumortwin.report._data import Plan, Regimen, ReportData
-from tumortwin.report._figures_anatomy import (
-    Scene,
-    contours_over_time,
-    fitted_masks,
-    make_scene,
-    probability_map,
-    probability_strip,
-)
-from tumortwin.report._figures_forecast import fan_chart
+from tumortwin.report._figures_anatomy import contours_over_time, fitted_masks
+from tumortwin.report._figures_forecast import fan_chart, volume_fit
+from tumortwin.report._figures_maps import probability_map, probability_strip
 from tumortwin.report._figures_parameters import narrowing_words, prior_posterior
 from tumortwin.report._figures_plan import plan_figure
 from tumortwin.report._figures_scores import coverage_plot, methods, score_dots
+from tumortwin.report._scene import Scene, make_scene
 from tumortwin.report._style import Picture
 from tumortwin.report._words import ml, number
 
@@ -42,6 +39,9 @@ class Table:
     strong: int | None = None
 
 
+Folded: TypeAlias = tuple[str, tuple[str, ...], Table | None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Section:
     """One heading of the report. `details` are folded away: (summary, sentences, table)."""
@@ -52,7 +52,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     lists: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    details: tuple[tuple[str, tuple[str, ...], Table | None], ...] = ()
+    details: tuple[Folded, ...] = ()
     absent: str = ""
 
 
@@ -80,7 +80,7 @@ def headlines(data: ReportData) -> list[Headline]:
     prediction = None if channel is None else data.prediction(channel)
     if prediction is not None and day is not None and channel is not None:
         median, low, high = (ml(v) for v in prediction.at(day))
-        before = words.last_observed(data, channel)
+        before = sentences.last_observed(data, channel)
         if before is not None:
             label = f"{data.label(channel)}, last scan used (day {before[0]:g})"
             found.append(Headline(number(ml(before[1]), like=high), "mL", label))
@@ -90,8 +90,8 @@ def headlines(data: ReportData) -> list[Headline]:
     else:
         found += _seen_headlines(data)
     if data.plan is not None:
-        gain = words.compare(data.plan, data.plan.standard, data.plan.recommended)
-        label = "of draws benefit from the recommended schedule"
+        gain = sentences.compare(data.plan, data.plan.standard, data.plan.recommended)
+        label = "modelled chance that the recommended schedule helps"
         found.append(Headline(words.percent(gain.p_benefit).replace(" %", ""), "%", label))
     return found[:4]
 
@@ -131,7 +131,7 @@ def data_section(data: ReportData) -> Section:
         volumes = [data.volume_of(visit, c.key) for c in data.channels]
         cells = ["not measured" if v is None else number(ml(v)) for v in volumes]
         rows.append([f"{visit.day:g}", *cells, "hidden from the twin" if visit.hidden else "shown to the twin"])
-    heads = ["Day", *(f"{c.label[0].upper()}{c.label[1:]}, mL" for c in data.channels), "Use"]
+    heads = ["Day", *(f"{words.upper_first(c.label)}, mL" for c in data.channels), "Use"]
     lead += _treatment_sentences(data)
     if len(patient.visits) == 1:
         lead.append(
@@ -162,11 +162,11 @@ def parameters_section(data: ReportData) -> Section:
     if not data.parameters:
         return _missing(data, "parameters", heading)
     diagnostics = data.diagnostics
-    lead = [words.trust_sentence(data)]
+    lead = [sentences.trust_sentence(data)]
     if diagnostics is not None and diagnostics.statement:
         lead.append(words.sentence(diagnostics.statement))
     picture = prior_posterior(data.parameters, virtual=data.patient.virtual)
-    details = [("Every parameter in numbers", (), _parameter_table(data))]
+    details: list[Folded] = [("Every parameter in numbers", (), _parameter_table(data))]
     if diagnostics is not None:
         method = (words.sentence(f"Method: {diagnostics.method}"),) if diagnostics.method else ()
         details.append(("Diagnostics of the inference", method, _diagnostic_table(data)))
@@ -177,14 +177,10 @@ def _parameter_table(data: ReportData) -> Table:
     rows = []
     for p in data.parameters:
         prior = words.summarize(p.prior)
-        cells = [p.label, p.path, words.pretty_unit(p.unit), _median_interval(*prior)]
-        cells.append("" if p.posterior is None else _median_interval(*words.summarize(p.posterior, p.weights)))
+        cells = [p.label, p.path, words.pretty_unit(p.unit), words.median_interval(*prior)]
+        cells.append("" if p.posterior is None else words.median_interval(*words.summarize(p.posterior, p.weights)))
         rows.append([*cells, narrowing_words(p), "" if p.truth is None else number(p.truth)])
     return _table(["Parameter", "Path", "Unit", "Prior", "Posterior", "Learned", "Truth"], rows)
-
-
-def _median_interval(median: float, low: float, high: float) -> str:
-    return f"{number(median, like=high)} ({words.interval(low, high)})"
 
 
 def _diagnostic_table(data: ReportData) -> Table:
@@ -230,13 +226,13 @@ def _measured(data: ReportData, channel: str, day: float) -> tuple[float, bool] 
 def scores_section(data: ReportData) -> Section:
     """Twin against baselines; what is worse stands beside what is better."""
     heading = "Against the hidden scans and the baselines"
-    said = words.verdicts(data)
+    said = sentences.verdicts(data)
     if not data.scores:
         empty = _missing(data, "scores", heading)
         return dataclasses.replace(empty, pictures=_pictures(coverage_plot(data.coverage)))
     lists = (("The twin is worse", said.worse), ("The twin is better", said.better), ("No difference", said.equal))
     sentence = (
-        words.score_sentence(data) or "The scores were given without baselines, so they say little by themselves."
+        sentences.score_sentence(data) or "The scores were given without baselines, so they say little by themselves."
     )
     return Section(
         "scores",
@@ -264,7 +260,7 @@ def _score_table(data: ReportData) -> Table:
             if found:
                 cells = [number(found[n]) if n in found else "" for n in names]
                 rows.append([data.label(None if channel == "None" else channel), day or "all", method, *cells])
-    heads = [f"{words.METRICS[n][0]}, {words.METRICS[n][1]}".rstrip(", ") if n in words.METRICS else n for n in names]
+    heads = [words.with_unit(*words.METRICS[n][:2]) if n in words.METRICS else n for n in names]
     return _table(["Channel", "Day", "Method", *heads], rows)
 
 
@@ -272,11 +268,11 @@ def _regimen_row(plan: Plan, regimen: Regimen) -> list[str]:
     factor, _ = words.shown(plan.outcome_unit)
     median, low, high = (v * factor for v in words.summarize(regimen.outcome))
     cells = [regimen.label, f"{regimen.start_day:g}", f"{regimen.total_dose:.1f}"]
-    cells += ["not given" if regimen.bed is None else f"{regimen.bed:.1f}", _median_interval(median, low, high)]
+    cells += ["not given" if regimen.bed is None else f"{regimen.bed:.1f}", words.median_interval(median, low, high)]
     if regimen is plan.standard:
         return [*cells, "", "", ""]
-    gain = words.compare(plan, plan.standard, regimen)
-    ends = _median_interval(gain.median, gain.low, gain.high)
+    gain = sentences.compare(plan, plan.standard, regimen)
+    ends = words.median_interval(gain.median, gain.low, gain.high)
     return [*cells, ends, words.percent(gain.p_benefit), words.percent(1 - gain.p_benefit)]
 
 
@@ -288,15 +284,18 @@ def plan_section(data: ReportData) -> Section:
         return _missing(data, "plan", heading)
     _, unit = words.shown(plan.outcome_unit)
     unit = words.pretty_unit(unit)
-    outcome = f"{plan.outcome_name[0].upper()}{plan.outcome_name[1:]}, {unit}".rstrip(", ")
+    outcome = words.with_unit(words.upper_first(plan.outcome_name), unit)
     heads = ["Schedule", "Start day", "Total dose, Gy", "Normal-tissue BED, Gy", outcome]
-    heads += [f"Gain, {unit}".rstrip(", "), "Benefit in", "No benefit in"]
+    heads += [words.with_unit("Gain", unit), "Benefit in", "No benefit in"]
     regimens = [plan.standard, plan.recommended, *([] if plan.equal_bed is None else [plan.equal_bed])]
     tables = [_table(heads, [_regimen_row(plan, r) for r in regimens], strong=1)]
     if plan.rows:
         rows = [[r.name, number(r.value), _row_interval(r.low, r.high), words.pretty_unit(r.unit)] for r in plan.rows]
         tables.append(_table(["Further comparison", "Value", "95 % of draws", "Unit"], rows))
-    lead = [*words.plan_sentences(plan), "A computed schedule is a question to a radiation oncologist, not an answer."]
+    lead = [
+        " ".join(sentences.plan_sentences(plan)),
+        "A computed schedule is a question to a radiation oncologist, not an answer.",
+    ]
     how = [words.sentence(f"Minimised: {plan.risk}")] if plan.risk else []
     how += [words.sentence(f"Constraint: {c}") for c in plan.constraints]
     details = (("How the schedule was chosen", tuple(how), None),) if how else ()
@@ -309,7 +308,7 @@ def _row_interval(low: float | int | None, high: float | int | None) -> str:
 
 def record_section(data: ReportData) -> Section:
     """Provenance, results and the command that repeats the report."""
-    details: list[tuple[str, tuple[str, ...], Table | None]] = []
+    details: list[Folded] = []
     if data.results:
         rows = [[r.name, _plain(r.value), words.pretty_unit(r.unit), r.target, r.source] for r in data.results]
         details.append(("Results", (), _table(["Name", "Value", "Unit", "Target", "Source"], rows)))
@@ -337,7 +336,7 @@ def build(data: ReportData) -> tuple[list[Section], Picture | None]:
     """All sections in reading order, and the key figure of the first screen."""
     scene = make_scene(data)
     anatomy = None if scene is None else contours_over_time(data, scene)
-    fit = None if scene is None else fitted_masks(data, scene)
+    fit = _pictures(None if scene is None else fitted_masks(data, scene), volume_fit(data))
     forecast, fan = forecast_section(data)
     maps = _map_pictures(data, scene)
     sections = [
@@ -346,7 +345,7 @@ def build(data: ReportData) -> tuple[list[Section], Picture | None]:
         if anatomy
         else _missing(data, "anatomy", "Where the tumor is"),
         parameters_section(data),
-        Section("fit", "Does the twin fit the scans it was shown?", pictures=_pictures(fit))
+        Section("fit", "Does the twin fit the scans it was shown?", sentences.fit_sentences(data), fit)
         if fit
         else _missing(data, "fit", "Does the twin fit the scans it was shown?"),
         forecast,

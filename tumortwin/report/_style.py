@@ -1,8 +1,9 @@
-"""One palette, one font, one way to make a figure. The object interface only: no pyplot, no global state left behind."""
+"""One palette, one font, one way to make a figure. The object interface only: no pyplot, no global state."""
 
 import dataclasses
 import io
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ P_TUMOR_MAP = LinearSegmentedColormap.from_list("p_tumor", ["#fff3c4", "#fdb863"
 SD_MAP = LinearSegmentedColormap.from_list("sd", ["#e6f0fa", "#7fb8da", "#2171b5", "#08306b"])
 VISIT_MAP = LinearSegmentedColormap.from_list("visit", ["#F0C000", "#E8590C", "#C2185B", "#6A1B9A"])
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "mathtext.fontset": "dejavusans",

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jinja2
 
-from tumortwin.report import _words as words
 from tumortwin.report._data import ReportData
 from tumortwin.report._sections import Section, build, headlines
+from tumortwin.report._sentences import answer
 from tumortwin.report._style import Picture
+from tumortwin.report._words import DISCLAIMER
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,11 +43,9 @@ def _html(data: ReportData, sections: list[Section], key: Picture | None) -> str
         data=data,
         sections=sections,
         key=key,
-        answer=words.answer(data),
-        trust=words.trust_sentence(data) if data.forecast is not None else "",
-        scores=words.score_sentence(data),
+        answer=answer(data),
         headlines=headlines(data),
-        disclaimer=words.DISCLAIMER,
+        disclaimer=DISCLAIMER,
     )
 
 

@@ -1,0 +1,101 @@
+"""The contract refuses what cannot be drawn, and derives what it can."""
+
+import numpy as np
+import pytest
+
+from tumortwin import report as r
+from tumortwin.report import _figures_forecast as forecast
+from tumortwin.report import _figures_parameters as parameters
+from tumortwin.report import _style as style
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    image = r.Image(np.zeros((2, 2, 2)), np.eye(4))
+    days = np.arange(3.0)
+    refused = [
+        lambda: r.Image(np.zeros((2, 2)), np.eye(4)),
+        lambda: r.Image(np.zeros((2, 2, 2)), np.full((4, 4), np.nan)),
+        lambda: r.Anatomy(image, np.ones((3, 2, 2), dtype=bool)),
+        lambda: r.Treatments(np.zeros(2), np.zeros(3)),
+        lambda: r.PatientSummary("p", visits=(r.Visit(5.0), r.Visit(1.0))),
+        lambda: r.VolumePrediction("c", days, days, days, days[:2]),
+        lambda: r.VolumePrediction("c", days, days, days, days * np.nan),
+        lambda: r.ParameterDraws("a.b", "b", "1", days, days, days[:2]),
+    ]
+    for make in refused:
+        with pytest.raises(ValueError, match="required: .*received: "):
+            make()
+
+
+def test_volume_comes_from_the_mask_when_it_is_not_given() -> None:
+    mask = r.Image(np.ones((2, 3, 4), dtype=bool), np.diag([1.0, 2.0, 3.0, 1.0]))
+    data = r.ReportData("t", "q", r.PatientSummary("p"), (r.Channel("flair", "edema"),))
+    assert data.volume_of(r.Visit(0.0, masks={"flair": mask}), "flair") == 24 * 6.0
+    assert data.volume_of(r.Visit(0.0, {"flair": 5.0}, {"flair": mask}), "flair") == 5.0
+    assert data.volume_of(r.Visit(0.0), "flair") is None
+
+
+def test_weighted_volume_prediction_follows_its_weights() -> None:
+    draws = np.stack([np.zeros(1000), np.random.default_rng(0).normal(size=1000)], axis=1)
+    heavy = r.volume_prediction("c", np.array([0.0, 1.0]), draws, weights=np.exp(draws[:, 1]))
+    plain = r.volume_prediction("c", np.array([0.0, 1.0]), draws)
+    assert heavy.median[1] > plain.median[1] + 0.7
+    assert (plain.lower <= plain.median).all() and (plain.median <= plain.upper).all()
+
+
+def test_headline_day_prefers_the_last_hidden_scan() -> None:
+    days = np.array([0.0, 50.0])
+    volume = r.VolumePrediction("c", days, days, days, days)
+
+    def data(visits: tuple[r.Visit, ...], day: float | None = None) -> r.ReportData:
+        channels = (r.Channel("c", "c"),)
+        return r.ReportData(
+            "t",
+            "q",
+            r.PatientSummary("p", visits=visits),
+            channels,
+            forecast=r.Forecast(0.0, (volume,), headline_day=day),
+        )
+
+    assert data(()).headline_day == 50.0
+    assert data((r.Visit(30.0, {"c": 1.0}, hidden=True),)).headline_day == 30.0
+    assert data((r.Visit(30.0, {"c": 1.0}, hidden=True),), 40.0).headline_day == 40.0
+
+
+def test_density_is_one_and_stays_inside_the_bounds_with_weights() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.uniform(0.0, 1.0, 4000)
+    at = np.linspace(-0.5, 1.5, 2001)
+    flat = parameters.density(draws, at, None, 0.0, 1.0)
+    assert abs(np.trapezoid(flat, at) - 1.0) < 0.01
+    assert flat[at < 0].max() == 0.0
+    assert abs(flat[np.searchsorted(at, 0.02)] - 1.0) < 0.15  # no dip at the bound
+    tilted = parameters.density(draws, at, draws, 0.0, 1.0)
+    assert np.interp(0.8, at, tilted) > 3 * np.interp(0.2, at, tilted)
+
+
+def test_narrowing_compares_intervals_with_weights() -> None:
+    prior = np.linspace(-2.0, 2.0, 4001)
+    weights = np.exp(-(prior**2) / (2 * 0.1**2))
+    learned = r.ParameterDraws("a", "a", "1", prior, prior, weights)
+    assert abs(parameters.narrowing(learned) - (1 - 2 * 1.96 * 0.1 / 3.8)) < 0.01
+    assert parameters.narrowing_words(r.ParameterDraws("a", "a", "1", prior, prior)) == "little learned"
+
+
+def test_volume_scale_is_logarithmic_only_for_a_wide_positive_range() -> None:
+    days = np.array([0.0, 1.0])
+
+    def wide(low: float, high: float) -> bool:
+        curve = np.array([low, high])
+        return forecast.uses_log_volume(r.VolumePrediction("c", days, curve, curve, curve), np.zeros(0))
+
+    assert not wide(1000.0, 10000.0)
+    assert wide(1000.0, 50000.0)
+    assert not wide(0.0, 50000.0)
+
+
+def test_labels_are_moved_apart_and_keep_their_order() -> None:
+    placed = style.spread(np.array([0.50, 0.10, 0.51, 0.49]), 0.1)
+    assert np.diff(np.sort(placed)).min() > 0.099
+    assert list(np.argsort(placed)) == [1, 3, 0, 2]
+    assert placed[1] == pytest.approx(0.10)

@@ -1,0 +1,165 @@
+"""Numbers and sentences of the report."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tumortwin import report as r
+from tumortwin.report import _sentences as sentences
+from tumortwin.report import _words as words
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+@pytest.mark.parametrize(
+    ("value", "like", "expected"),
+    [
+        (12.345, None, "12.3"),
+        (0.01234, None, "0.0123"),
+        (1234.5, None, "1234"),
+        (0.758, 2.45, "0.76"),
+        (-0.48, 2.45, f"{MINUS}0.48"),
+        (-0.0001, 2.0, "0.00"),
+        (0.0, None, "0.00"),
+        (math.nan, None, "not defined"),
+        (None, None, "not defined"),
+        (3e-9, None, "3.00e-09"),
+    ],
+)
+def test_number(value: float | None, like: float | None, expected: str) -> None:
+    assert words.number(value, like=like) == expected
+
+
+def test_interval_uses_words_when_a_sign_is_in_the_way() -> None:
+    assert words.interval(8.12, 17.94) == f"8.1{DASH}17.9"
+    assert words.interval(-0.2, 1.4) == f"{MINUS}0.20 to 1.40"
+
+
+def test_percent_is_never_falsely_certain() -> None:
+    said = [words.percent(p) for p in (0.0, 0.001, 0.5, 0.999, 1.0)]
+    assert said == ["0 %", "less than 1 %", "50 %", "more than 99 %", "100 %"]
+
+
+def test_weighted_quantiles_of_integer_weights_are_those_of_repeated_draws() -> None:
+    rng = np.random.default_rng(0)
+    draws, counts = rng.normal(size=20_000), rng.integers(0, 6, 20_000)
+    levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
+    repeated = np.quantile(np.repeat(draws, counts), levels)
+    assert np.allclose(r.weighted_quantiles(draws, levels, counts.astype(float)), repeated, atol=0.01)
+    assert np.allclose(
+        r.weighted_quantiles(draws, levels, np.full(20_000, 0.3)), np.quantile(draws, levels), atol=1e-12
+    )
+
+
+def test_weighted_quantiles_of_importance_weights_move_the_distribution() -> None:
+    draws = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    weights = np.exp(draws - 0.5)  # density ratio N(1, 1) / N(0, 1)
+    low, median, high = r.weighted_quantiles(draws, np.array([0.025, 0.5, 0.975]), weights)
+    assert np.allclose([low, median, high], [1 - 1.96, 1.0, 1 + 1.96], atol=0.01)
+
+
+def test_all_zero_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="positive weight"):
+        r.weighted_quantiles(np.ones(3), np.array([0.5]), np.zeros(3))
+
+
+def forecast_data(last: float, median: float, low: float, high: float, hidden: float | None = None) -> r.ReportData:
+    days = np.array([0.0, 60.0])
+    curves = (np.array([last, v]) for v in (median, low, high))
+    visits = [r.Visit(30.0, {"t1gd": last})] + ([r.Visit(60.0, {"t1gd": hidden}, hidden=True)] if hidden else [])
+    return r.ReportData(
+        "t",
+        "q",
+        r.PatientSummary("p", visits=tuple(visits)),
+        (r.Channel("t1gd", "enhancing tumor"),),
+        forecast=r.Forecast(30.0, (r.VolumePrediction("t1gd", days, *curves),)),
+    )
+
+
+def test_answer_says_the_numbers_of_the_data_with_their_interval() -> None:
+    line = sentences.answer(forecast_data(9900.0, 12300.0, 8100.0, 17900.0)).line
+    assert line == (
+        f"In 30 days (day 60) the enhancing tumor is expected at 12.3 mL (95 % prediction interval 8.1{DASH}17.9); "
+        "it measured 9.9 mL on day 30."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (10000.0, 17900.0, "growth is expected"),
+        (1000.0, 9000.0, "shrinkage is expected"),
+        (8100.0, 17900.0, "neither is certain"),
+    ],
+)
+def test_direction_is_hedged_as_the_interval_is(low: float, high: float, said: str) -> None:
+    told = sentences.answer(forecast_data(9900.0, (low + high) / 2, low, high)).paragraphs[0][1]
+    assert said in told
+
+
+def test_a_hidden_scan_outside_the_interval_is_said() -> None:
+    told = " ".join(
+        text for _, text in sentences.answer(forecast_data(9900.0, 12300.0, 8100.0, 17900.0, 20000.0)).paragraphs
+    )
+    assert "measured 20.0 mL, outside the interval" in told
+
+
+def scored(**twin_and_baseline: tuple[float | None, float | None]) -> r.ReportData:
+    data = forecast_data(9900.0, 12300.0, 8100.0, 17900.0)
+    pairs = [(m, s) for m, values in twin_and_baseline.items() for s in zip(("twin", "dilation"), values, strict=True)]
+    scores = tuple(r.Score(method, metric, value, "t1gd", 60.0) for metric, (method, value) in pairs)
+    return r.ReportData(data.title, data.question, data.patient, data.channels, scores=scores)
+
+
+def test_direction_of_each_metric_and_the_worse_is_named() -> None:
+    said = sentences.verdicts(scored(dice=(0.8, 0.9), hd95=(2.0, 5.0), ccc=(0.5, 0.5), crps=(100.0, None)))
+    assert len(said.worse) == 1 and "Dice" in said.worse[0] and "0.800 against 0.900" in said.worse[0]
+    assert len(said.better) == 1 and "2.00 against 5.00 mm" in said.better[0]
+    assert len(said.equal) == 1
+
+
+def test_scores_in_volume_are_printed_in_ml() -> None:
+    assert "0.50 against 1.00 mL" in sentences.verdicts(scored(crps=(500.0, 1000.0))).better[0]
+
+
+def test_a_failed_check_of_the_inference_is_named() -> None:
+    data = forecast_data(9900.0, 12300.0, 8100.0, 17900.0)
+    for values, said in (({"k_hat": 0.9, "ess": 900.0}, "k-hat is 0.900"), ({"k_hat": 0.5, "ess": 900.0}, "passed")):
+        judged = r.ReportData("t", "q", data.patient, data.channels, diagnostics=r.Diagnostics(values))
+        assert said in sentences.trust_sentence(judged)
+    assert "caution" in sentences.trust_sentence(data)
+    nan = r.ReportData("t", "q", data.patient, data.channels, diagnostics=r.Diagnostics({"r_hat": math.nan}))
+    assert "failed" in sentences.trust_sentence(nan)
+
+
+def plan(gain: np.ndarray, **changes: object) -> r.Plan:
+    base = np.full(gain.size, 10000.0)
+    two = np.full(6, 2.0)
+    return r.Plan(
+        r.Regimen("recommended", two, 30.0, base - gain),
+        r.Regimen("standard of care", two, 30.0, base),
+        "volume on day 180",
+        "mm^3",
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def test_benefit_is_paired_and_its_absence_is_said() -> None:
+    gain = np.concatenate([np.full(60, 1000.0), np.full(40, -500.0)])
+    said = " ".join(sentences.plan_sentences(plan(gain)))
+    assert "helps in 60 % of the draws; in 40 % there is no benefit" in said
+    assert "same total dose of 60.0 Gy" in said and "lower than standard of care by 1.00 mL" in said
+
+
+def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
+    harm = " ".join(sentences.plan_sentences(plan(np.full(50, -700.0))))
+    assert "higher than standard of care by 0.700 mL" in harm and "helps in 0 %" in harm
+    better = " ".join(sentences.plan_sentences(plan(np.full(50, -700.0), lower_is_better=False)))
+    assert "higher than standard of care by 0.700 mL" in better and "helps in 100 %" in better
+
+
+def test_gain_below_the_threshold_is_no_benefit() -> None:
+    chosen = plan(np.full(10, 300.0), benefit_from=500.0)
+    assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.0
