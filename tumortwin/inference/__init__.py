@@ -5,12 +5,12 @@ from tumortwin.inference._calibrate import Checkpoint as Checkpoint
 from tumortwin.inference._calibrate import calibrate as calibrate
 from tumortwin.inference._correlation import correlation_volume as correlation_volume
 from tumortwin.inference._correlation import reweight as reweight
-from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._diagnostics import Coverage as Coverage
 from tumortwin.inference._diagnostics import coverage as coverage
 from tumortwin.inference._diagnostics import covers as covers
 from tumortwin.inference._diagnostics import ranks as ranks
 from tumortwin.inference._diagnostics import uniformity as uniformity
+from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._identifiability import Identifiability as Identifiability
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator

@@ -83,7 +83,8 @@ def reweight(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Problem, 
 def residual_fields(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Array, ...]:
     """The unweighted deviance residuals of every datum at `z`."""
     predictions, observations = problem.predict(problem.prior.constrain(z))
-    return tuple(observations[d.channel].residual(p, d.values) for d, p in zip(problem.data, predictions, strict=True))
+    pairs = zip(problem.groups(), predictions, strict=True)
+    return problem.by_datum(tuple(observations[group.channel].residual(eta, group.values) for group, eta in pairs))
 
 
 def _autocorrelate(field: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from tumortwin.inference._problem import Problem
-from tumortwin.observation import AbstractObservation, Datum
+from tumortwin.inference._problem import Group, Problem
+from tumortwin.observation import AbstractObservation
 
 # In units of the prior's spread: large against the noise of single-precision fields, small against the curvature.
 STEP = 0.01
@@ -36,15 +36,12 @@ def central_difference_jacobian(
 class Linearization(eqx.Module):
     """The problem around one point, in the coordinates of the prior.
 
-    - `predictions` of every datum, and their `slopes` (a leading axis `parameter`);
     - `log_density` and its `gradient`;
     - `information`, the Gauss-Newton Hessian of the power likelihood, `J^T W J`;
     - `curvature` of the prior (diagonal).
     """
 
     z: Float[Array, " parameter"]
-    predictions: tuple[Array, ...]
-    slopes: tuple[Array, ...]
     log_density: Float[Array, ""]
     gradient: Float[Array, " parameter"]
     information: Float[Array, "parameter parameter"]
@@ -74,30 +71,31 @@ def linearize(
 
     def log_scales(point: Array) -> Array:
         _, observations = problem.bind(problem.prior.constrain(point))
-        return jnp.stack([observations[d.channel].log_scale() for d in problem.data])
+        return jnp.stack([observations[group.channel].log_scale() for group in problem.groups()])
 
     predictions, slopes = central_difference_jacobian(evaluate, z, step)
     value, (by_prediction, gradient) = jax.value_and_grad(loss, argnums=(0, 1))(predictions, z)
     scale_slopes = jax.jacfwd(log_scales)(z)
     _, observations = problem.bind(problem.prior.constrain(z))
     information = jnp.zeros((z.shape[0], z.shape[0]), z.dtype)
-    for k, datum in enumerate(problem.data):
+    for k, group in enumerate(problem.groups()):
         rows = slopes[k].reshape(z.shape[0], -1)
         gradient = gradient + (rows @ jnp.ravel(by_prediction[k])).astype(z.dtype)
-        expected = _voxel_information(observations[datum.channel], datum, predictions[k], observed)
-        weighted = (rows * jnp.ravel(expected * datum.valid)[None, :]) @ rows.T
-        scale = 2 * jnp.sum(datum.valid, dtype=z.dtype) * jnp.outer(scale_slopes[k], scale_slopes[k])
-        information = information + datum.weight * (weighted.astype(z.dtype) + scale)
-    return Linearization(z, predictions, slopes, -value, -gradient, information, problem.prior.curvature(z))
+        found = _information(observations[group.channel], group, predictions[k], observed)
+        weighted = found * group.valid * group.spread(group.weight).astype(found.dtype)
+        scale = 2 * jnp.sum(group.weight * group.counts) * jnp.outer(scale_slopes[k], scale_slopes[k])
+        information = information + ((rows * jnp.ravel(weighted)[None, :]) @ rows.T).astype(z.dtype) + scale
+    return Linearization(z, -value, -gradient, information, problem.prior.curvature(z))
 
 
-def _voxel_information(observation: AbstractObservation, datum: Datum, prediction: Array, observed: bool) -> Array:
+def _information(observation: AbstractObservation, group: Group, prediction: Array, observed: bool) -> Array:
+    """Information of every value about its prediction: expected, or observed where that is positive."""
     expected = observation.information(prediction)
     if not observed:
         return expected
 
     def score(point: Array) -> Array:
-        return jax.grad(lambda eta: jnp.sum(observation.noise(eta).log_prob(datum.values)))(point)
+        return jax.grad(lambda eta: jnp.sum(observation.noise(eta).log_prob(group.values)))(point)
 
     curvature = -jax.jvp(score, (prediction,), (jnp.ones_like(prediction),))[1]
     return jnp.where(curvature > 0, curvature, expected)

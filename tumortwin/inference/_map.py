@@ -209,4 +209,4 @@ def _offset(problem: Problem) -> Array:
 
 def effective_observations(problem: Problem) -> Array:
     """`sum_k w_k n_k`: what the data are worth, in independent observations."""
-    return jnp.sum(jnp.stack([d.weight * jnp.sum(d.valid, dtype=d.weight.dtype) for d in problem.data]))
+    return sum((jnp.sum(group.weight * group.counts) for group in problem.groups()), jnp.zeros(()))

@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from tumortwin.inference._prior import Prior, Values
 from tumortwin.observation import AbstractObservation, Datum
@@ -87,16 +88,34 @@ class Problem(eqx.Module):
         bundle = set_parameters({"observation": self.observations}, observed)
         return set_parameters(self.model, rest), bundle["observation"]
 
+    def groups(self) -> tuple["Group", ...]:
+        """The data stacked by channel and shape: one program for all visits of a channel, not one each."""
+        members: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for index, datum in enumerate(self.data):
+            members.setdefault((datum.channel, datum.values.shape), []).append(index)
+        return tuple(Group.of(self.data, channel, tuple(found)) for (channel, _), found in members.items())
+
     def predict(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
-        """The prediction of every datum, in the order of `data`, and the observations bound to the values."""
+        """The predictions [visit ...] of every group, and the observations bound to the values."""
         model, observations = self.bind(values)
         states = self.solve(model, self.days)
         row = {day: index for index, day in enumerate(self.days)}
-        return tuple(observations[d.channel].predict(states[row[d.day]]) for d in self.data), observations
+        found = []
+        for group in self.groups():
+            rows = np.asarray([row[self.data[index].day] for index in group.members])
+            found.append(jax.vmap(observations[group.channel].predict)(states[rows]))
+        return tuple(found), observations
+
+    def by_datum(self, stacked: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Arrays [visit ...] of every group, in the order of `data`."""
+        found: dict[int, Array] = {}
+        for group, array in zip(self.groups(), stacked, strict=True):
+            found.update({index: array[position] for position, index in enumerate(group.members)})
+        return tuple(found[index] for index in range(len(self.data)))
 
     def predictions(self, values: Mapping[str, Any]) -> dict[tuple[float, str], Array]:
         """The prediction of every datum, by (day, channel)."""
-        found, _ = self.predict(values)
+        found = self.by_datum(self.predict(values)[0])
         return {(datum.day, datum.channel): prediction for datum, prediction in zip(self.data, found, strict=True)}
 
     def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
@@ -110,8 +129,12 @@ class Problem(eqx.Module):
     def likelihood_terms(
         self, predictions: tuple[Array, ...], observations: dict[str, AbstractObservation]
     ) -> Float[Array, " datum"]:
-        """The weighted log-likelihood of every datum, given its prediction."""
-        return jnp.stack([_term(observations[d.channel], d, p) for d, p in zip(self.data, predictions, strict=True)])
+        """The weighted log-likelihood of every datum, given the predictions of the groups."""
+        terms = [
+            _terms(observations[group.channel], group, prediction)
+            for group, prediction in zip(self.groups(), predictions, strict=True)
+        ]
+        return jnp.stack(self.by_datum(tuple(terms)))
 
     def log_likelihood(self, values: Mapping[str, Any]) -> Float[Array, ""]:
         """The power log-likelihood; -inf when the solve failed."""
@@ -136,10 +159,36 @@ class Problem(eqx.Module):
         return get_parameter(tree, path)
 
 
-def _term(observation: AbstractObservation, datum: Datum, prediction: Array) -> Float[Array, ""]:
-    log_prob = observation.noise(prediction).log_prob(datum.values)
-    kept = jnp.where(datum.valid > 0, log_prob, 0) * datum.valid
-    return datum.weight * jnp.sum(kept, dtype=datum.weight.dtype)
+class Group(eqx.Module):
+    """The data of one channel and shape, stacked: `members` are their places in `Problem.data`."""
+
+    channel: str = eqx.field(static=True)
+    members: tuple[int, ...] = eqx.field(static=True)
+    values: Inexact[Array, "visit ..."]
+    valid: Inexact[Array, "visit ..."]
+    weight: Float[Array, " visit"]
+
+    @classmethod
+    def of(cls, data: tuple[Datum, ...], channel: str, members: tuple[int, ...]) -> "Group":
+        """The group of the given members."""
+        chosen = [data[index] for index in members]
+        stacks = [jnp.stack([getattr(datum, name) for datum in chosen]) for name in ("values", "valid", "weight")]
+        return cls(channel, members, *stacks)
+
+    def spread(self, by_visit: Float[Array, " visit"]) -> Array:
+        """`by_visit` shaped to multiply `values`."""
+        return by_visit.reshape((-1,) + (1,) * (self.values.ndim - 1))
+
+    @property
+    def counts(self) -> Float[Array, " visit"]:
+        """Number of valid values of every visit."""
+        return jnp.sum(self.valid.reshape(len(self.members), -1), axis=1, dtype=self.weight.dtype)
+
+
+def _terms(observation: AbstractObservation, group: Group, prediction: Array) -> Float[Array, " visit"]:
+    log_prob = observation.noise(prediction).log_prob(group.values)
+    kept = jnp.where(group.valid > 0, log_prob, 0) * group.valid
+    return group.weight * jnp.sum(kept.reshape(len(group.members), -1), axis=1, dtype=group.weight.dtype)
 
 
 def _finite_or_impossible(value: Float[Array, ""]) -> Float[Array, ""]:
