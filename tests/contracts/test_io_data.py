@@ -1,4 +1,4 @@
-"""The public data as it lies on this machine: the numbers that the files are known for, and the registry's checksums."""
+"""The public data where it is on disk: the numbers that its files are known for, and the registry's checksums."""
 
 import hashlib
 from pathlib import Path

@@ -20,7 +20,10 @@ ATTRS = {
 }
 
 
-def posterior(seed: int = 0) -> tuple[dict[str, np.ndarray], ...]:
+Arrays = dict[str, np.ndarray]
+
+
+def posterior(seed: int = 0) -> tuple[Arrays, Arrays, Arrays]:
     rng = np.random.default_rng(seed)
     draws = {
         "mechanisms.diffusion.white_matter": rng.normal(size=(2, 30)),

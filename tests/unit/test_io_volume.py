@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +31,7 @@ def ramp() -> np.ndarray:
     return np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 
 
-def refused(path: Path, *words: str, kind="structural", **kwargs) -> None:
+def refused(path: Path, *words: str, kind: Any = "structural", **kwargs: Any) -> None:
     with pytest.raises(InputError) as caught:
         read_volume(path, kind=kind, **kwargs)
     message = str(caught.value)
@@ -49,7 +50,7 @@ def test_a_volume_comes_back_with_its_affine(tmp_path: Path, ramp: np.ndarray) -
 
 def test_written_files_say_millimeters_seconds_and_both_forms(tmp_path: Path, ramp: np.ndarray) -> None:
     path = write_volume(tmp_path / "a.nii.gz", ramp, Grid(ramp.shape, AFFINE))
-    image = nib.load(path)
+    image: Any = nib.load(path)
     assert image.header.get_xyzt_units() == ("mm", "sec")
     assert image.get_data_dtype() == np.float32
     assert int(image.header["qform_code"]) == int(image.header["sform_code"]) == 1

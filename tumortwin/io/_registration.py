@@ -1,7 +1,9 @@
 """Rigid registration of a later scan onto an earlier one, with a gate that says whether it can be believed."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,14 @@ from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
 
 HISTOGRAM_BINS = 50
-SAMPLING_SHARE = 0.25
 SAMPLING_SEED = 1
 MAX_ITERATIONS = 200
 FIRST_STEP = 1.0
-LAST_STEP = 1e-4
-# Coarse to fine: shrink factors within a slice and smoothing [mm].
+LAST_STEP = 1e-3
+# Coarse to fine: shrink factor, smoothing [mm].
 PYRAMID = ((4, 3.0), (2, 1.5), (1, 0.0))
+# Voxels sampled a level. On 256 x 256 x 24 voxels a third of the time of sampling a quarter of them.
+MAX_SAMPLES = 80_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +73,9 @@ def register_rigid(
 ) -> Registration:
     r"""The rigid motion that carries `moving` onto `fixed` (both on `grid`), by Mattes mutual information.
 
-    Gradient descent over three Euler angles and three shifts, three resolutions, a quarter of the voxels on a regular
-    lattice, one thread: the same numbers every time. It starts twice, from matching array centers and from matching
-    centers of mass; the start that ends with the better metric is kept.
+    Gradient descent over three Euler angles and three shifts, three resolutions, at most `MAX_SAMPLES` voxels on a
+    regular lattice, one thread: the same numbers every time. It starts twice, from matching array centers and from
+    matching centers of mass; the start that ends with the better metric is kept.
 
     **Raises:** `InputError`, with the numbers, when the image correlation does not rise or the two starts end more than
     `gate.tolerance` apart.
@@ -83,7 +86,8 @@ def register_rigid(
 
     gate = Gate() if gate is None else gate
     kinds = sitk.CenteredTransformInitializerFilter
-    starts = [_descend(fixed, moving, grid, kind) for kind in (kinds.GEOMETRY, kinds.MOMENTS)]
+    with _single_thread():
+        starts = [_descend(fixed, moving, grid, kind) for kind in (kinds.GEOMETRY, kinds.MOMENTS)]
     (_, best), (_, other) = sorted(starts, key=lambda pair: pair[0])
     found = Registration(
         grid=grid,
@@ -134,15 +138,28 @@ def _from_sitk(picture: Any) -> np.ndarray:
     return np.ascontiguousarray(sitk.GetArrayFromImage(picture).T)
 
 
+@contextlib.contextmanager
+def _single_thread() -> Iterator[None]:
+    """The metric's threads follow SimpleITK's process-wide number; the order of their sums would tell."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
 def _descend(fixed: np.ndarray, moving: np.ndarray, grid: Grid, start: Any) -> tuple[float, Any]:
     import SimpleITK as sitk
 
     a, b = to_sitk(fixed, grid), to_sitk(moving, grid)
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(SAMPLING_SHARE, SAMPLING_SEED)
+    shares = [min(1.0, MAX_SAMPLES * shrink**3 / fixed.size) for shrink, _ in PYRAMID]
+    method.SetMetricSamplingPercentagePerLevel(shares, SAMPLING_SEED)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(FIRST_STEP, LAST_STEP, MAX_ITERATIONS, 0.5, 1e-6)
     method.SetOptimizerScalesFromPhysicalShift()
