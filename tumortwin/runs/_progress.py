@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import Any
 
 
 class ProgressTask:
@@ -30,10 +30,11 @@ class Progress:
     `mode`: auto (shown when `stream` is a terminal), on, off. Bars vanish when their work is done; `say` leaves a line.
     """
 
-    def __init__(self, mode: str = "auto", stream: IO[str] | None = None) -> None:
+    def __init__(self, mode: str = "auto", stream: Any = None) -> None:
         if mode not in ("auto", "on", "off"):
             raise ValueError(f"required: progress auto, on or off; received: {mode!r}; try: auto")
         self._stream = stream if stream is not None else sys.stderr
+        self._forced = mode == "on"
         self.shown = mode == "on" or (mode == "auto" and self._stream.isatty())
         self._bar: Any = None
         self._open = 0
@@ -75,7 +76,7 @@ class Progress:
 
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30))
             tail = (TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-            console = Console(file=self._stream)
+            console = Console(file=self._stream, force_terminal=self._forced or None)
             self._bar = Bars(*columns, *tail, console=console, transient=True)
             self._bar.start()
         self._open += 1
