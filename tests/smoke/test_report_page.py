@@ -142,7 +142,8 @@ def test_the_least_data_still_makes_a_page_that_says_what_is_missing(tmp_path: P
     text = path.read_text()
     assert "<img" not in text and not (tmp_path / "figures").exists()
     assert "No forecast was made. On day 0 the scan shows FLAIR abnormality 31.0 mL." in text
-    for said in ("There is one visit only", "No scores:", "No schedule is recommended", "No limits were stated"):
+    told = ("There is one visit only", "No scores:", "No schedule is recommended", "No limits were stated")
+    for said in (*told, "No provenance was given"):
         assert said in text
 
 
@@ -167,7 +168,8 @@ def test_every_part_may_be_missing(full: r.ReportData, name: str, tmp_path: Path
         data = without(lean, name)
     text = r.write_report(data, tmp_path).read_text()
     tags(text)
-    assert 'class="absent"' in text and "Research software" in text
+    assert ("not known" in text) == (not data.scores and data.forecast is not None)
+    assert "Not in this report" in text and "Research software" in text
 
 
 def test_an_empty_mask_and_a_vanished_tumor_are_drawn(full: r.ReportData, tmp_path: Path) -> None:

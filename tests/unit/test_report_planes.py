@@ -44,7 +44,9 @@ def test_the_left_of_the_patient_is_on_the_right_under_the_letter_l(signs: tuple
     for plane, side in ((planes.AXIAL, "L"), (planes.CORONAL, "L"), (planes.SAGITTAL, "A")):
         axes = Figure().subplots()
         anatomy = r.Anatomy(image)
-        planes.show_background(axes, anatomy, plane, float(POINT[plane.cut]), BOX, step=2.0)
+        planes.show_background(
+            axes, anatomy, plane, float(POINT[plane.cut]), BOX, step=2.0, gray=planes.window(anatomy)
+        )
         planes.finish(axes, plane, BOX)
         x, _ = axes.transData.transform((POINT[plane.across], POINT[plane.up]))
         middle = axes.transAxes.transform((0.5, 0.5))[0]

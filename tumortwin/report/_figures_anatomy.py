@@ -32,7 +32,7 @@ def contours_over_time(data: ReportData, scene: Scene) -> Picture | None:
     tall = max(float(scene.whole.high[p.up] - scene.whole.low[p.up]) for p in PLANES)
 
     def draw() -> Figure:
-        top, low = 172.0 * tall / sum(spans) + 8.0, 63.0 * len(channels) + 12.0
+        top, low = 172.0 * tall / sum(spans) + 16.0, 63.0 * len(channels) + 12.0
         figure = new_figure(top + low)
         outer = figure.add_gridspec(2, 1, height_ratios=[top, low])
         above, below = outer[0].subgridspec(1, 3, width_ratios=spans), outer[1].subgridspec(len(channels), 3)
@@ -72,7 +72,7 @@ def _whole(
     corner = (float(low[plane.across]), float(low[plane.up]))
     size = (float(high[plane.across]) - corner[0], float(high[plane.up]) - corner[1])
     axes.add_patch(Rectangle(corner, *size, fill=False, ec=INK, lw=0.7))
-    planes.finish(axes, plane, scene.whole, scale_bar=50.0 if plane is AXIAL else None)
+    planes.finish(axes, plane, scene.whole, scale_bar=50.0)
     axes.set_title(upper_first(planes.position_words(plane, float(scene.at[plane.cut]))), pad=PAD)
 
 

@@ -112,7 +112,7 @@ def plan_figure(plan: Plan) -> Picture:
     gain = f"median gain {size}, 95 % of draws {interval(said.low, said.high)}"
     caption = (
         f"Orange: {plan.recommended.label}. Gray: {plan.standard.label}. Outcomes on fresh posterior draws that the "
-        f"optimiser never saw; dot and line: median and 95 % of draws ({gain})."
+        f"optimizer never saw; dot and line: median and 95 % of draws ({gain})."
     )
     alt = f"Weekly doses of both schedules, and the distribution of {plan.outcome_name} under each; {gain}."
     return Picture("plan", render(draw), caption, alt)

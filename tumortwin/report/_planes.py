@@ -121,7 +121,11 @@ def cut(image: Image, plane: Plane, position: float, box: Box, *, step: float, o
     last = np.array(image.values.shape) - 1
     outside = ((indices < -0.5) | (indices > last + 0.5)).any(axis=-1)
     near = np.moveaxis(np.clip(indices, 0, last), -1, 0)
-    values = ndimage.map_coordinates(np.asarray(image.values, dtype=float), near, order=order, mode="nearest")
+    # Only the voxels about the plane are converted: an image may be large, a picture is not.
+    start = np.floor(near.min(axis=(1, 2))).astype(int)
+    stop = np.ceil(near.max(axis=(1, 2))).astype(int) + 1
+    part = image.values[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].astype(float)
+    values = ndimage.map_coordinates(part, near - start[:, None, None], order=order, mode="nearest")
     return Slice(np.where(outside, np.nan, values), across, up)
 
 
@@ -137,10 +141,11 @@ def window(anatomy: Anatomy) -> tuple[float, float]:
     return float(low), float(high + 0.18 * (high - low))
 
 
-def show_background(axes: Axes, anatomy: Anatomy, plane: Plane, position: float, box: Box, *, step: float) -> None:
-    """The gray anatomy; white outside the brain when a brain mask is there."""
+def show_background(
+    axes: Axes, anatomy: Anatomy, plane: Plane, position: float, box: Box, *, step: float, gray: tuple[float, float]
+) -> None:
+    """The anatomy in the gray range `gray`; white outside the brain when a brain mask is there."""
     shown = cut(anatomy.image, plane, position, box, step=step)
-    low, high = window(anatomy)
     values = shown.values
     if anatomy.brain is not None:
         brain = cut(Image(anatomy.brain.astype(float), anatomy.image.affine), plane, position, box, step=step)
@@ -148,8 +153,8 @@ def show_background(axes: Axes, anatomy: Anatomy, plane: Plane, position: float,
     axes.imshow(
         np.ma.masked_invalid(values),
         cmap="gray",
-        vmin=low,
-        vmax=high,
+        vmin=gray[0],
+        vmax=gray[1],
         extent=shown.extent,
         origin="lower",
         interpolation="bilinear" if anatomy.brain is None else "nearest",

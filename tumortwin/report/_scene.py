@@ -21,6 +21,7 @@ class Scene:
     zoom: Box
     at: np.ndarray
     step: float
+    gray: tuple[float, float]
 
     @property
     def ruler(self) -> float:
@@ -47,11 +48,13 @@ def make_scene(data: ReportData) -> Scene | None:
     first = first if (first.values >= 0.5).any() else tumors[0]
     step = float(np.clip(data.anatomy.image.spacing.min(), 0.5, 2.0))
     zoom = about.padded(MARGIN).cube(LEAST)
-    return Scene(data.anatomy, whole, zoom, planes.center_of(first, first.values >= 0.5), step)
+    return Scene(
+        data.anatomy, whole, zoom, planes.center_of(first, first.values >= 0.5), step, planes.window(data.anatomy)
+    )
 
 
 def background(axes: Axes, scene: Scene, plane: planes.Plane, box: Box, step: float) -> None:
-    planes.show_background(axes, scene.anatomy, plane, float(scene.at[plane.cut]), box, step=step)
+    planes.show_background(axes, scene.anatomy, plane, float(scene.at[plane.cut]), box, step=step, gray=scene.gray)
 
 
 def observed_edge(

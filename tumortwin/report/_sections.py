@@ -24,8 +24,7 @@ ABSENT = {
     "fit": "No fit is shown: no predicted outlines were given for a visit that the twin was shown.",
     "forecast": "No forecast: no predicted volumes were given.",
     "maps": "No probability maps: the forecast was given without maps or there is no anatomy to lay them on.",
-    "scores": "No scores: there is no later scan, hidden from the twin, to compare the forecast with. "
-    "How good this forecast is for this patient is not known.",
+    "scores": "No scores: there is no later scan, hidden from the twin, to compare a forecast with.",
     "plan": "No schedule is recommended: none was asked for.",
 }
 
@@ -91,7 +90,7 @@ def headlines(data: ReportData) -> list[Headline]:
         found += _seen_headlines(data)
     if data.plan is not None:
         gain = sentences.compare(data.plan, data.plan.standard, data.plan.recommended)
-        label = "modelled chance that the recommended schedule helps"
+        label = "modeled chance that the recommended schedule helps"
         found.append(Headline(words.percent(gain.p_benefit).replace(" %", ""), "%", label))
     return found[:4]
 
@@ -229,7 +228,8 @@ def scores_section(data: ReportData) -> Section:
     said = sentences.verdicts(data)
     if not data.scores:
         empty = _missing(data, "scores", heading)
-        return dataclasses.replace(empty, pictures=_pictures(coverage_plot(data.coverage)))
+        picture = coverage_plot(data.coverage)
+        return dataclasses.replace(empty, pictures=(picture,), lead=(empty.absent,), absent="") if picture else empty
     lists = (("The twin is worse", said.worse), ("The twin is better", said.better), ("No difference", said.equal))
     sentence = (
         sentences.score_sentence(data) or "The scores were given without baselines, so they say little by themselves."
@@ -296,7 +296,7 @@ def plan_section(data: ReportData) -> Section:
         " ".join(sentences.plan_sentences(plan)),
         "A computed schedule is a question to a radiation oncologist, not an answer.",
     ]
-    how = [words.sentence(f"Minimised: {plan.risk}")] if plan.risk else []
+    how = [words.sentence(f"Minimized: {plan.risk}")] if plan.risk else []
     how += [words.sentence(f"Constraint: {c}") for c in plan.constraints]
     details = (("How the schedule was chosen", tuple(how), None),) if how else ()
     return Section("plan", heading, tuple(lead), (plan_figure(plan),), tuple(tables), details=details)
@@ -318,8 +318,9 @@ def record_section(data: ReportData) -> Section:
     if data.citations:
         details.append(("Citations", data.citations, None))
     lead = (f"To repeat this report: {data.reproduce}",) if data.reproduce else ()
-    absent = "" if details or lead else "No provenance was given: a result without provenance is not a result."
-    return Section("record", "Record", lead, details=tuple(details), absent=absent)
+    if not details and not lead:
+        lead = ("No provenance was given: a result without provenance is not a result.",)
+    return Section("record", "Record", lead, details=tuple(details))
 
 
 def _plain(value: object) -> str:
@@ -357,7 +358,16 @@ def build(data: ReportData) -> tuple[list[Section], Picture | None]:
         limits_section(data),
         record_section(data),
     ]
-    return sections, fan or anatomy
+    here = [s for s in sections if not s.absent]
+    left_out = [s for s in sections if s.absent]
+    if left_out:
+        here.insert(len(here) - 1, _left_out(left_out))
+    return here, fan or anatomy
+
+
+def _left_out(sections: list[Section]) -> Section:
+    """One section in place of the empty ones: what is not in the report, and why."""
+    return Section("missing", "Not in this report", lists=(("", tuple(s.absent for s in sections)),))
 
 
 def _map_pictures(data: ReportData, scene: Scene | None) -> tuple[Picture, ...]:

@@ -22,6 +22,7 @@ from tumortwin.report._words import (
 )
 
 TIE = 1e-9
+NOT_CHECKED = "No hidden scan was compared with this forecast: how good it is for this patient is not known."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +222,8 @@ class Answer:
 def answer(data: ReportData) -> Answer:
     """The one-line answer, and beneath it what to make of it: direction, check, baselines, schedule, trust."""
     told = forecast_sentences(data)
-    said = [("Forecast", " ".join(told[1:])), ("Baselines", score_sentence(data))]
+    said = [("Forecast", " ".join(told[1:]))]
+    said.append(("Baselines", score_sentence(data) or (NOT_CHECKED if told else "")))
     if data.plan is not None:
         said.append(("Schedule", " ".join(plan_sentences(data.plan))))
     if told:
