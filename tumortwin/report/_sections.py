@@ -227,7 +227,10 @@ def scores_section(data: ReportData) -> Section:
     heading = "Against the hidden scans and the baselines"
     said = sentences.verdicts(data)
     if not data.scores:
+        hidden = any(visit.hidden for visit in data.patient.visits)
         empty = _missing(data, "scores", heading)
+        if hidden and "scores" not in data.absent:
+            empty = dataclasses.replace(empty, absent="No scores: the forecast was not compared with any baseline.")
         picture = coverage_plot(data.coverage)
         return dataclasses.replace(empty, pictures=(picture,), lead=(empty.absent,), absent="") if picture else empty
     lists = (("The twin is worse", said.worse), ("The twin is better", said.better), ("No difference", said.equal))

@@ -23,6 +23,7 @@ from tumortwin.report._words import (
 
 TIE = 1e-9
 NOT_CHECKED = "No hidden scan was compared with this forecast: how good it is for this patient is not known."
+NOT_SCORED = "The forecast was not scored against any baseline: whether a simpler method does better is not known."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,11 +220,17 @@ class Answer:
     paragraphs: tuple[tuple[str, str], ...]
 
 
+def _unscored(data: ReportData, told: list[str]) -> str:
+    if not told:
+        return ""
+    return NOT_SCORED if any(visit.hidden for visit in data.patient.visits) else NOT_CHECKED
+
+
 def answer(data: ReportData) -> Answer:
     """The one-line answer, and beneath it what to make of it: direction, check, baselines, schedule, trust."""
     told = forecast_sentences(data)
     said = [("Forecast", " ".join(told[1:]))]
-    said.append(("Baselines", score_sentence(data) or (NOT_CHECKED if told else "")))
+    said.append(("Baselines", score_sentence(data) or _unscored(data, told)))
     if data.plan is not None:
         said.append(("Schedule", " ".join(plan_sentences(data.plan))))
     if told:
@@ -243,4 +250,6 @@ def fit_sentences(data: ReportData) -> tuple[str, ...]:
                 inside, total = inside + (low <= seen <= high), total + 1
     if not total:
         return ()
+    if total == 1:
+        return (f"The one volume that the twin was shown lies {'inside' if inside else 'outside'} its 95 % interval.",)
     return (f"{inside} of the {total} volumes that the twin was shown lie inside its 95 % interval.",)
