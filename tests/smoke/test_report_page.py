@@ -168,7 +168,7 @@ def test_every_part_may_be_missing(full: r.ReportData, name: str, tmp_path: Path
         data = without(lean, name)
     text = r.write_report(data, tmp_path).read_text()
     tags(text)
-    unknown = {"hidden": "how good it is for this patient is not known", "lone_visit": "The one volume"}
+    unknown = {"hidden": "how good it is for this patient is not known", "lone_visit": "There is one visit only"}
     assert unknown.get(name, "") in text
     assert "Not in this report" in text and "Research software" in text
 
