@@ -125,7 +125,6 @@ def execute(
         overrides=overrides,
         hydra=hydra,
         data_files=files,
-        data_root=config.data.root,
         argv=argv,
         repository=repository(),
         progress=progress,
@@ -187,6 +186,7 @@ def _sweep(arguments: Arguments, overrides: list[str], first: Composed) -> int:
     folder.mkdir(mode=_PRIVATE)
     words = ["tumortwin", "-m", f"hydra.sweep.dir='{folder}'", *search_path(arguments.config_dirs), *overrides]
     before, sys.argv = sys.argv, words
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, not as exit code 1
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_sweep_job)()
@@ -196,6 +196,7 @@ def _sweep(arguments: Arguments, overrides: list[str], first: Composed) -> int:
     finally:
         sys.argv = before
         del os.environ["HYDRA_FULL_ERROR"]
+        os.environ.update({} if full_error is None else {"HYDRA_FULL_ERROR": full_error})
     return OK
 
 

@@ -42,14 +42,9 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return state.hexdigest()
 
 
-def hash_files(files: Iterable[str | os.PathLike[str]], root: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """{name: SHA-256}; names are relative to `root` where they can be, so that a moved data folder is the same data."""
-    found = {}
-    for file in map(Path, files):
-        inside = root is not None and file.resolve().is_relative_to(Path(root).resolve())
-        name = file.resolve().relative_to(Path(root).resolve()).as_posix() if inside and root else file.name
-        found[name if name not in found else str(file)] = file_digest(file)
-    return dict(sorted(found.items()))
+def hash_files(files: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """{path: SHA-256} of data files."""
+    return {str(file): file_digest(file) for file in sorted(map(Path, files))}
 
 
 def run_directory(path: str | os.PathLike[str]) -> Path:
@@ -84,7 +79,8 @@ def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
         if OmegaConf.select(stripped, key) is not None:
             OmegaConf.update(stripped, key, None)
     earlier = OmegaConf.select(stripped, "run")
-    content: dict[str, Any] = {"data": dict(data), "version": __version__}
+    contents = sorted((Path(file).name, sha) for file, sha in data.items())  # a moved data folder is the same data
+    content: dict[str, Any] = {"data": contents, "version": __version__}
     if earlier:
         content["run"] = read_json(run_directory(earlier) / "provenance.json").get("identity")
         stripped.run = None

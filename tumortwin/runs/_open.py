@@ -66,7 +66,6 @@ def open_run(
     overrides: Sequence[str] = (),
     hydra: DictConfig | None = None,
     data_files: Iterable[str | os.PathLike[str]] = (),
-    data_root: str | os.PathLike[str] | None = None,
     argv: Sequence[str] = (),
     repository: Path | None = None,
     progress: Progress | None = None,
@@ -80,7 +79,7 @@ def open_run(
     `runtime.lock_wait` seconds.
     """
     progress = Progress("off") if progress is None else progress
-    data = hash_files(data_files, data_root)
+    data = hash_files(data_files)
     identity = identity_of(config, data)
     parent = Path(config.paths.runs) / config.task.name / config.name
     resume, wait = config.runtime.resume, float(config.runtime.lock_wait)
