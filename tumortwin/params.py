@@ -17,9 +17,19 @@ from jaxtyping import Array
 T = TypeVar("T")
 
 
+def as_parameter(value: Any) -> Array:
+    """`value` as an array of its own floating dtype, never weakly typed.
+
+    A weak type (what `jnp.asarray(0.1)` has) is part of a compiled function's signature: a model with default values
+    and the same model with calibrated ones would be compiled twice. Integers become the default float.
+    """
+    array = jnp.asarray(value)
+    return jnp.asarray(array, dtype=jnp.result_type(array, float))
+
+
 def parameter(*, unit: str, **kwargs: Any) -> Any:
     """An array field of an `eqx.Module` that a prior may address, with its unit in the field's metadata."""
-    return eqx.field(converter=jnp.asarray, metadata={"unit": unit}, **kwargs)
+    return eqx.field(converter=as_parameter, metadata={"unit": unit}, **kwargs)
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any, str | None]]:

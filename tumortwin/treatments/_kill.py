@@ -18,8 +18,8 @@ class LogKill(diffrax.AbstractPath):
     closed on the left: a scan on the day of a fraction sees the tumor *before* it, a fraction on day 0 counts.
 
     **Arguments:** `t0`, `t1` the range on which the path is defined [day]; times [day]; log-kills [1];
-    `elimination_rates` [1/day], one a dose. Everything has gradients, the times included (through drug terms and through
-    whoever integrates against the path).
+    `elimination_rates` [1/day], one a dose. Everything has gradients, the times included (through drug terms and
+    through whoever integrates against the path).
     """
 
     t0: ScalarLike

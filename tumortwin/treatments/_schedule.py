@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tumortwin import units
+from tumortwin.params import as_parameter
 
 
 class Course(eqx.Module):
@@ -17,8 +18,8 @@ class Course(eqx.Module):
     drug the multiple of its reference dose).
     """
 
-    times: Float[Array, " event"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
-    doses: Float[Array, " event"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.DOSE})
+    times: Float[Array, " event"] = eqx.field(converter=as_parameter, metadata={"unit": units.TIME})
+    doses: Float[Array, " event"] = eqx.field(converter=as_parameter, metadata={"unit": units.DOSE})
 
     def __check_init__(self) -> None:
         if self.times.shape != self.doses.shape or self.times.ndim != 1:
@@ -41,7 +42,7 @@ class Resection(eqx.Module):
     """Removal of the fraction `removed` [0, 1] of the tumor in every voxel at `time` [day]: u -> (1 - removed) u."""
 
     time: float = eqx.field(static=True)
-    removed: Float[Array, "x y z"] = eqx.field(converter=jnp.asarray)
+    removed: Float[Array, "x y z"] = eqx.field(converter=as_parameter)
 
 
 class Schedule(eqx.Module):
