@@ -12,7 +12,7 @@ import yaml
 
 from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
-from tumortwin.io import load_folder_patient, read_volume, write_example_patient, write_volume
+from tumortwin.io import atlas_tissue, load_folder_patient, read_volume, write_example_patient, write_volume
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "use" / "own-patient.md"
 
@@ -86,6 +86,31 @@ def test_tissue_may_be_homogeneous(folder: Path) -> None:
     np.testing.assert_array_equal(patient.domain, patient.brain)
     np.testing.assert_array_equal(patient.tissue["white_matter"] == 1, patient.brain)
     assert any("homogeneous" in sentence for sentence in patient.assumptions)
+
+
+def test_tissue_may_be_the_atlas_for_a_patient_in_mni_space(tmp_path: Path) -> None:
+    atlas = atlas_tissue(4)
+    grid = Grid(atlas.grid.shape, atlas.grid.affine_array @ np.diag([-1.0, 1, 1, 1]) + _end_of_x(atlas.grid))
+    world = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    tumor = np.linalg.norm(world - np.array([-30.0, -20.0, 20.0]), axis=-1) < 9.0
+    write_volume(tmp_path / "brain.nii.gz", atlas.brain[::-1], grid)
+    write_volume(tmp_path / "mask.nii.gz", tumor & atlas.brain[::-1], grid)
+    visits = [{"day": 0, "masks": {"t1gd": "mask.nii.gz"}}]
+    content = {"id": "mni", "brain": "brain.nii.gz", "tissue": "atlas", "visits": visits}
+    (tmp_path / "patient.yaml").write_text(yaml.safe_dump(content))
+    patient = load_folder_patient(tmp_path)
+    assert patient.facts["dice_brain_by_affine"] > 0.95
+    both = patient.domain & atlas.domain[::-1]
+    assert both.sum() > 0.9 * atlas.domain.sum()
+    difference = np.abs(patient.tissue["white_matter"] - atlas.white_matter[::-1])[both]
+    assert difference.mean() < 0.15  # a point sample of the 1 mm maps against their block mean
+
+
+def _end_of_x(grid: Grid) -> np.ndarray:
+    """What moves the origin to the other end of the first axis."""
+    shift = np.zeros((4, 4))
+    shift[:3, 3] = grid.affine_array[:3, 0] * (grid.shape[0] - 1)
+    return shift
 
 
 def test_tumor_without_tissue_becomes_white_matter_and_is_reported(folder: Path) -> None:

@@ -78,7 +78,7 @@ def load_gbm_progression(
         anatomy=scan,
         scans=(Scan(0.0, {CHANNEL: mask}), Scan(float(interval_days), {CHANNEL: moved})),
         schedule=Schedule(),
-        assumptions=_assumptions(grid, interval_days, motion),
+        assumptions=_assumptions(grid, interval_days, motion, facts["brain_volume_ml"]),
         facts=facts,
         source="TCIA Brain-Tumor-Progression (Schmainda and Prah 2018, doi 10.7937/K9/TCIA.2018.15quzvnb), CC BY 3.0",
     )
@@ -103,7 +103,7 @@ def _grid(volume: Volume, voxel_size: Sequence[float | int]) -> Grid:
     return Grid(shape, affine)
 
 
-def _assumptions(grid: Grid, interval_days: float | int, motion: Registration) -> tuple[str, ...]:
+def _assumptions(grid: Grid, interval_days: float | int, motion: Registration, brain_ml: float) -> tuple[str, ...]:
     x, y, z = grid.spacing
     return (
         f"The files carry no voxel size: {x:g} x {y:g} x {z:g} mm is assumed. An error of 10 % in one edge is an error "
@@ -115,7 +115,8 @@ def _assumptions(grid: Grid, interval_days: float | int, motion: Registration) -
         f"{motion.correlation_after:.3f}, two starts {motion.disagreement:.2f} mm apart); deformation of the brain "
         "between the visits is not modeled.",
         "The brain mask is estimated from the first scan and its tissue taken as homogeneous white matter; sulci and "
-        "ventricles are not excluded.",
+        f"ventricles are not excluded. At the assumed voxel size it holds {brain_ml:.0f} mL; an adult brain has "
+        "1100 to 1600 mL.",
         "The treatment between the two scans is not recorded in these files: none is modeled.",
         "One earlier scan does not identify the growth rate: it is informed by the prior.",
     )
