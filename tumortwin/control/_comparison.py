@@ -1,7 +1,7 @@
 """A plan against a reference plan on draws that neither was chosen with: gains, who does not gain, and the price."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -82,7 +82,7 @@ def compare(
     Both plans meet the same draws (paired), each solved once a plan for all objectives. For each objective, in its
     `gain_unit`, with g = loss(reference) - loss(plan):
 
-    - `expected_gain` E[g], `median_gain`: paired bootstrap 95 % interval (uncertainty from the finite number of draws);
+    - `expected_gain` E[g]: paired bootstrap 95 % interval (uncertainty from the finite number of draws);
     - `gain_over_draws`: median with the central 95 % of g over draws (what one patient may meet: the posterior);
     - `probability_of_benefit` P(g > 0), `fraction_without_benefit` P(g < minimal gain), with Wilson intervals at the
       effective sample size;
@@ -93,7 +93,7 @@ def compare(
     **Arguments:** `minimal_gains`: objective name -> smallest gain that matters, in its unit (default 0); `level` of
     the tail; `key` for the bootstrap.
     """
-    judged = problem.with_draws(draws, weights)
+    judged = problem.with_draws(draws, weights).with_constraints(())
     every = (problem.objective, *objectives)
     names = [o.name for o in every]
     if len(set(names)) < len(names):
@@ -117,21 +117,15 @@ def compare(
     return Comparison(plan.name, reference.name, entries, gains, minimal, level, int((~usable).sum()))
 
 
+RESAMPLED = ("expected_gain", "cvar_gain", "worst_gain")
+
+
 def _gain_entries(
     losses: tuple[np.ndarray, np.ndarray], weights: np.ndarray, minimal: float, unit: str, level: float, key: Array
 ) -> dict[str, Estimate]:
-    reference, plan = jnp.asarray(losses[0]), jnp.asarray(losses[1])
     gain = losses[0] - losses[1]
-    tail = CVaR(level)
-    statistics: dict[str, Callable[[Array, Array, Array], Array]] = {
-        "expected_gain": lambda r, p, w: Mean()(r - p, w),
-        "cvar_gain": lambda r, p, w: tail(r, w) - tail(p, w),
-        "worst_gain": lambda r, p, w: -tail(p - r, w),
-    }
-    entries = {
-        name: Estimate(*_bootstrap(function, reference, plan, jnp.asarray(weights), key), unit)
-        for name, function in statistics.items()
-    }
+    estimates = _bootstrap(jnp.asarray(losses[0]), jnp.asarray(losses[1]), jnp.asarray(weights), CVaR(level), key)
+    entries = {name: Estimate(*found, unit) for name, found in zip(RESAMPLED, estimates, strict=True)}
     spread = central_interval(gain, CONFIDENCE, weights)
     entries["gain_over_draws"] = Estimate(float(quantile(gain, 0.5, weights)), *spread, unit)
     effective = 1.0 / float((weights**2).sum())
@@ -142,22 +136,29 @@ def _gain_entries(
     return entries
 
 
+def _statistics(reference: Array, plan: Array, weights: Array, tail: CVaR) -> Float[Array, " statistic"]:
+    """The statistics named in `RESAMPLED`."""
+    gain = reference - plan
+    return jnp.stack([Mean()(gain, weights), tail(reference, weights) - tail(plan, weights), -tail(-gain, weights)])
+
+
 @eqx.filter_jit
-def _bootstrap_values(function, reference: Array, plan: Array, weights: Array, key: Array) -> Array:
-    size = reference.shape[0]
-
+def _resampled(reference: Array, plan: Array, weights: Array, tail: CVaR, key: Array) -> tuple[Array, Array]:
     def once(k: Array) -> Array:
-        index = jax.random.randint(k, (size,), 0, size)
-        return function(reference[index], plan[index], weights[index])
+        index = jax.random.randint(k, reference.shape, 0, reference.shape[0])
+        return _statistics(reference[index], plan[index], weights[index], tail)
 
-    return jax.lax.map(once, jax.random.split(key, N_BOOTSTRAP), batch_size=100)
+    resampled = jax.lax.map(once, jax.random.split(key, N_BOOTSTRAP), batch_size=100)
+    return _statistics(reference, plan, weights, tail), resampled
 
 
-def _bootstrap(function, reference: Array, plan: Array, weights: Array, key: Array) -> tuple[float, float, float]:
-    """Point estimate and percentile interval of a statistic under resampling of draws (pairs stay together)."""
-    values = np.asarray(_bootstrap_values(function, reference, plan, weights, key))
-    low, high = np.quantile(values, [0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0])
-    return float(function(reference, plan, weights)), float(low), float(high)
+def _bootstrap(
+    reference: Array, plan: Array, weights: Array, tail: CVaR, key: Array
+) -> list[tuple[float, float, float]]:
+    """Point estimates and percentile intervals under resampling of draws (the two plans of a draw stay together)."""
+    values, resampled = _resampled(reference, plan, weights, tail, key)
+    low, high = np.quantile(resampled, [0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0], axis=0)
+    return [(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
 
 
 def _toxicity_entries(plan: Plan, reference: Plan) -> dict[str, Estimate]:

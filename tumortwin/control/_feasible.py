@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from tumortwin.control._constraint import AbstractConstraint
 from tumortwin.control._schedule import PlanVariables, WeeklyFractions
 
-BISECTIONS = 100
-"""Halvings of a dual interval: past double precision."""
+BISECTIONS = 60
+"""Halvings of a dual interval: past double precision (2^-60)."""
 
 
 class FeasibleSet(eqx.Module):
@@ -28,16 +28,18 @@ class FeasibleSet(eqx.Module):
     and both are found by nested bisection; the feasible end of the bracket is returned, so a projected plan keeps its
     limits in floating point too. The start day is independent of the doses and is clipped.
 
+    The limits are arrays, so one compiled projection serves every set of a shape.
+
     **Raises:** `ValueError` when no plan keeps the limits, when a bound is missing, or for two different alpha/beta.
     """
 
-    low: tuple[float, ...] = eqx.field(static=True)
-    high: tuple[float, ...] = eqx.field(static=True)
-    start: tuple[float, float] = eqx.field(static=True)
+    low: np.ndarray
+    high: np.ndarray
+    start: np.ndarray
+    total_dose: np.ndarray
+    effective_dose: np.ndarray
+    alpha_beta: np.ndarray
     fractions: int = eqx.field(static=True)
-    total_dose: float = eqx.field(static=True, converter=float)
-    effective_dose: float = eqx.field(static=True, converter=float)
-    alpha_beta: float = eqx.field(static=True, converter=float)
 
     def __init__(self, constraints: Sequence[AbstractConstraint], parametrization: WeeklyFractions) -> None:
         limits = [c.limits() for c in constraints]
@@ -47,22 +49,25 @@ class FeasibleSet(eqx.Module):
         ratios = {v.alpha_beta for v in limits if v.alpha_beta is not None}
         if len(ratios) > 1:
             raise ValueError(f"required: one alpha/beta for all BED limits; received: {sorted(ratios)} Gy")
-        self.low, self.high = tuple(map(float, low)), tuple(map(float, high))
-        self.start = (max(v.start_low for v in limits), min(v.start_high for v in limits))
+        self.low, self.high = low, high
+        self.start = np.asarray([max(v.start_low for v in limits), min(v.start_high for v in limits)])
         self.fractions = parametrization.fractions_per_week
-        self.total_dose = min(v.total_dose for v in limits)
-        self.effective_dose = min(v.effective_dose for v in limits)
-        self.alpha_beta = ratios.pop() if ratios else 1.0
+        self.total_dose = np.asarray(min(v.total_dose for v in limits))
+        self.effective_dose = np.asarray(min(v.effective_dose for v in limits))
+        self.alpha_beta = np.asarray(ratios.pop() if ratios else 1.0)
         self._check(low, high)
 
     def _check(self, low: np.ndarray, high: np.ndarray) -> None:
         if not np.isfinite([*self.start, *high]).all():
             raise ValueError(
                 "required: a highest fraction dose for every week and a window for the start day; received: "
-                f"{self.high} Gy and days {self.start}; try: FractionDose(high=3.0) and StartWindow(low, high)"
+                f"{high.tolist()} Gy and days {self.start.tolist()}; "
+                "try: FractionDose(high=3.0) and StartWindow(low, high)"
             )
         if (low > high).any() or self.start[0] > self.start[1]:
-            raise ValueError(f"required: low <= high; received: {self.low} to {self.high} Gy, days {self.start}")
+            raise ValueError(
+                f"required: low <= high; received: {low.tolist()} to {high.tolist()} Gy, days {self.start.tolist()}"
+            )
         if self._total(low) > self.total_dose or self._effective(low) > self.effective_dose:
             raise ValueError(
                 f"required: the lowest weekly doses within the budgets; received: {self._total(low):.2f} of "
@@ -76,6 +81,7 @@ class FeasibleSet(eqx.Module):
     def _effective(self, dose):
         return self.fractions * (dose * (1.0 + dose / self.alpha_beta)).sum()
 
+    @eqx.filter_jit
     def contains(self, variables: PlanVariables, tolerance: float = 1e-9) -> Array:
         """Whether every limit is kept to `tolerance` (Gy, days)."""
         dose, day = variables.weekly_fraction_dose, variables.start_day
@@ -88,6 +94,7 @@ class FeasibleSet(eqx.Module):
             & (day <= self.start[1] + tolerance)
         )
 
+    @eqx.filter_jit
     def project(self, variables: PlanVariables) -> PlanVariables:
         """The nearest plan that keeps every limit (doses in Gy; the start day clipped to its window)."""
         start = jnp.clip(variables.start_day, self.start[0], self.start[1])

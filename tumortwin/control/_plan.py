@@ -82,9 +82,14 @@ def constraint_entry(
 
 
 @eqx.filter_jit
-def sample_risk(problem: PlanningProblem, variables: PlanVariables):
-    """Risk of `variables` on the draws of the problem."""
+def _sample_risk(problem: PlanningProblem, variables: PlanVariables):
     return problem.risk(problem.losses(variables), problem.weights)
+
+
+def sample_risk(problem: PlanningProblem, variables: PlanVariables) -> float:
+    """Risk of `variables` on the draws of the problem."""
+    # The limits play no part: without them a problem with other limits is compiled code already.
+    return float(_sample_risk(problem.with_constraints(()), variables))
 
 
 def make_plan(
@@ -96,7 +101,7 @@ def make_plan(
     convergence: Mapping[str, Any] | None = None,
 ) -> Plan:
     """A `Plan` of `variables`; its risk is computed unless `value` is given. Not optimized: a reference plan too."""
-    value = float(sample_risk(problem, variables)) if value is None else value
+    value = sample_risk(problem, variables) if value is None else value
     parametrization = problem.parametrization
     return Plan(
         name=name,

@@ -58,7 +58,7 @@ class PlanningProblem(eqx.Module):
 
     def over_draws(self, function: Callable[[PyTree], Any]) -> Any:
         """`function` of every draw, leaves with the leading axis [draw]."""
-        return _over_draws(function, self.draws, self.sequential)
+        return jax.lax.map(function, self.draws) if self.sequential else jax.vmap(function)(self.draws)
 
     def curves(self, variables: PlanVariables) -> Curve:
         """The burden curve of every draw, leaves [draw time]."""
@@ -70,22 +70,24 @@ class PlanningProblem(eqx.Module):
         return self.over_draws(lambda draw: self.loss(variables, draw))
 
     def risk_gradient(self, variables: PlanVariables) -> tuple[Float[Array, ""], PlanVariables]:
-        """Risk and its gradient. Draws without weight in the risk (all outside the tail of a CVaR) are not
-        differentiated: forward solves of all draws, gradients of few."""
-        losses = self.losses(variables)
-        value, share = jax.value_and_grad(lambda z: self.risk(z, self.weights))(losses)
+        """Risk and its gradient.
+
+        One draw after another, a draw without weight in the risk (all outside the tail of a CVaR) is not
+        differentiated: forward solves of all draws, reverse solves of few.
+        """
+        if not self.sequential:
+            return jax.value_and_grad(lambda v: self.risk(self.losses(v), self.weights))(variables)
+        value, share = jax.value_and_grad(lambda z: self.risk(z, self.weights))(self.losses(variables))
 
         def weighted(item: tuple[PyTree, Array]) -> PlanVariables:
             draw, weight = item
-            gradient = jax.grad(self.loss)
-            zero = jax.tree.map(jnp.zeros_like, variables)
             return jax.lax.cond(
                 weight > 0.0,
-                lambda: jax.tree.map(lambda g: weight.astype(g.dtype) * g, gradient(variables, draw)),
-                lambda: zero,
+                lambda: jax.tree.map(lambda g: weight.astype(g.dtype) * g, jax.grad(self.loss)(variables, draw)),
+                lambda: jax.tree.map(jnp.zeros_like, variables),
             )
 
-        parts = _over_draws(weighted, (self.draws, share), self.sequential)
+        parts = jax.lax.map(weighted, (self.draws, share))
         return value, jax.tree.map(lambda g: jnp.sum(g, axis=0), parts)
 
     def with_draws(self, draws: PyTree, weights: Float[Array, " draw"] | None = None) -> "PlanningProblem":
@@ -119,7 +121,3 @@ class PlanningProblem(eqx.Module):
         chosen = np.flatnonzero(usable)
         draws = jax.tree.map(lambda leaf: leaf[chosen], self.draws)
         return self.with_draws(draws, None if self.weights is None else self.weights[chosen])
-
-
-def _over_draws(function: Callable[[Any], Any], draws: PyTree, sequential: bool) -> Any:
-    return jax.lax.map(function, draws) if sequential else jax.vmap(function)(draws)

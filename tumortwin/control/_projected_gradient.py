@@ -67,11 +67,6 @@ def _risk_gradient(problem: PlanningProblem, variables: PlanVariables):
     return problem.risk_gradient(variables)
 
 
-@eqx.filter_jit
-def _project(feasible: FeasibleSet, variables: PlanVariables) -> PlanVariables:
-    return feasible.project(variables)
-
-
 class ProjectedGradient(AbstractController):
     """Projected gradient with Barzilai-Borwein step lengths and a monotone line search, from several starts.
 
@@ -148,10 +143,14 @@ class ProjectedGradient(AbstractController):
     def postprocess(self, problem: PlanningProblem, state: Search, name: str) -> Plan:
         feasible = problem.feasible_set
         candidates = deliverable(feasible, self._unpack(state.best.point), self.dose_step, self.start_step)
-        values = [float(sample_risk(problem, v)) for v in candidates]
+        values = [sample_risk(problem, v) for v in candidates]
         chosen = int(np.nanargmin(values))
         convergence = dict(self.info(state)) | {"rounding_cost": values[chosen] - state.best.value}
         return make_plan(problem, candidates[chosen], name=name, value=values[chosen], convergence=convergence)
+
+    def variables(self, descent: Descent) -> PlanVariables:
+        """The plan at which a descent stands."""
+        return self._unpack(descent.point)
 
     def _pack(self, variables: PlanVariables) -> np.ndarray:
         start = np.asarray(variables.start_day, dtype=float) / self.start_scale
@@ -161,13 +160,13 @@ class ProjectedGradient(AbstractController):
         return PlanVariables(jnp.asarray(point[:-1]), jnp.asarray(point[-1] * self.start_scale))
 
     def _gradient(self, problem: PlanningProblem, point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _risk_gradient(problem, self._unpack(point))
+        value, gradient = _risk_gradient(problem.with_constraints(()), self._unpack(point))
         packed = self._pack(gradient)
         packed[-1] *= self.start_scale**2  # chain rule: day = scale * variable
         return float(value), packed
 
     def _project(self, feasible: FeasibleSet, point: np.ndarray) -> np.ndarray:
-        return self._pack(_project(feasible, self._unpack(point)))
+        return self._pack(feasible.project(self._unpack(point)))
 
     def _begin(self, problem: PlanningProblem, feasible: FeasibleSet, name: str, point: np.ndarray) -> Descent:
         value, gradient = self._gradient(problem, point)
@@ -190,7 +189,7 @@ class ProjectedGradient(AbstractController):
         length, tried = 1.0, 0
         while tried <= self.max_backtracks and slope < 0.0:
             point = now.point + length * direction
-            value = float(sample_risk(problem, self._unpack(point)))
+            value = sample_risk(problem, self._unpack(point))
             tried += 1
             if value <= now.value + SUFFICIENT_DECREASE * length * slope:
                 return self._accepted(problem, feasible, now, point), 1, tried

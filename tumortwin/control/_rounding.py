@@ -18,7 +18,7 @@ def deliverable(
     rounded down, then raised by a step where the limits allow, largest remainder first: the limits are kept.
     """
     doses = _rounded_doses(feasible, np.asarray(variables.weekly_fraction_dose, dtype=float), dose_step)
-    first, last = feasible.start
+    first, last = (float(day) for day in feasible.start)
     steps = (float(variables.start_day) - first) / start_step
     near = {np.floor(steps + ALMOST), np.ceil(steps - ALMOST)}
     days = [float(first + k * start_step) for k in sorted(near)]
@@ -40,4 +40,4 @@ def _rounded_doses(feasible: FeasibleSet, doses: np.ndarray, step: float) -> np.
 
 
 def _keeps(feasible: FeasibleSet, doses: np.ndarray) -> bool:
-    return bool(feasible.contains(PlanVariables(doses, feasible.start[0]), tolerance=1e-9))
+    return bool(feasible.contains(PlanVariables(doses, float(feasible.start[0])), tolerance=1e-9))

@@ -5,12 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from tumortwin import units
 from tumortwin.treatments import Course, Schedule
 
 WEEKDAYS = 5
+
+
+def _strong(value: ArrayLike) -> Array:
+    """A float array with a fixed type: a weakly typed scalar would compile every solve a second time."""
+    return jnp.asarray(value, dtype=jnp.result_type(float))
 
 
 class PlanVariables(eqx.Module):
@@ -19,8 +24,8 @@ class PlanVariables(eqx.Module):
     `weekly_fraction_dose` [Gy a fraction], one number a week; `start_day` [day], the day of the first fraction.
     """
 
-    weekly_fraction_dose: Float[Array, " week"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.DOSE})
-    start_day: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
+    weekly_fraction_dose: Float[Array, " week"] = eqx.field(converter=_strong, metadata={"unit": units.DOSE})
+    start_day: Float[Array, ""] = eqx.field(converter=_strong, metadata={"unit": units.TIME})
 
 
 class WeeklyFractions(eqx.Module):
