@@ -3,7 +3,7 @@
 import abc
 import zlib
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ Progress = Callable[[str, int, int], None]
 """`progress(name, done, total)`, called after every step."""
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Where states are kept. The caller writes to a temporary name and renames; arrays only (`.npz`, no pickle)."""
 

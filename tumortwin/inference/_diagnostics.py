@@ -21,7 +21,7 @@ def ranks(posterior: Posterior, truth: Mapping[str, np.ndarray | float]) -> dict
     found = {}
     for path, value in truth.items():
         below = posterior.draws[path] < np.asarray(value)
-        found[path] = np.tensordot(weights, below.astype(float), axes=2)
+        found[path] = np.asarray(np.tensordot(weights, below.astype(float), axes=2))
     return found
 
 
@@ -66,7 +66,7 @@ def covers(posterior: Posterior, truth: Mapping[str, np.ndarray | float], level:
     found = {}
     for path, value in truth.items():
         low, high = posterior.interval(path, level)
-        found[path] = (low <= np.asarray(value)) & (np.asarray(value) <= high)
+        found[path] = np.asarray((low <= np.asarray(value)) & (np.asarray(value) <= high))
     return found
 
 

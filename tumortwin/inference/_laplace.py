@@ -85,7 +85,7 @@ class LaplaceCalibrator(AbstractCalibrator):
         noise = jax.random.normal(child_key(state_key(state), "laplace"), (self.draws, problem.prior.size))
         z = fitted.mean + np.asarray(noise) @ fitted.factor.T
         draws = constrained_draws(problem, z[None])
-        errors = {path: value.std(axis=(0, 1)) / np.sqrt(self.draws) for path, value in draws.items()}
+        errors = {path: np.asarray(value.std(axis=(0, 1)) / np.sqrt(self.draws)) for path, value in draws.items()}
         return Posterior(
             draws=draws,
             log_weights=None,

@@ -24,7 +24,7 @@ def central_difference_jacobian(
     The `2p + 1` evaluations run one after another inside one `lax.map`, so `fn` is compiled once.
     """
     moves = step * jnp.eye(z.shape[0], dtype=z.dtype)
-    values = jax.lax.map(fn, jnp.concatenate([z[None], z + moves, z - moves]))
+    values = jax.lax.map(fn, jnp.concatenate([z[None], z[None] + moves, z[None] - moves]))
     size = z.shape[0]
 
     def difference(leaf: Array) -> Array:

@@ -87,7 +87,7 @@ class MapCalibrator(AbstractCalibrator):
         state.update(_record(fit, state["steps"]))
         state["weights"], state["correlation_volume"] = new, volumes
         state["settled"] = np.asarray(np.all(np.abs(new - old) <= SETTLED * old))
-        state["round"] = state["round"] + 1
+        state["round"] = np.asarray(int(state["round"]) + 1)
         return state
 
     def terminate(self, problem: Problem, state: State) -> bool:
@@ -148,7 +148,7 @@ class MapCalibrator(AbstractCalibrator):
 
 def _record(fit: tuple[Array, Array, Array, Array], steps: np.ndarray) -> State:
     z, _, converged, used = fit
-    return {"z": np.asarray(z), "converged": np.asarray(converged), "steps": steps + np.asarray(used)}
+    return {"z": np.asarray(z), "converged": np.asarray(converged), "steps": np.asarray(steps + int(used))}
 
 
 def compressed_residuals(

@@ -100,7 +100,7 @@ class NutsCalibrator(AbstractCalibrator):
             info=self.laplace.info(problem, state),
             prior_draws=prior_draws(problem, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
-            monte_carlo_error={p: v.std(axis=(0, 1)) / np.sqrt(effective_sample_size(v)) for p, v in draws.items()},
+            monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
         )
 
     def _start(self, space: tuple[Problem, Array, Array], state: State) -> State:
@@ -129,6 +129,11 @@ class NutsCalibrator(AbstractCalibrator):
             new = np.stack([np.asarray(result[1][name]) for result in results])
             update[f"chain_{name}"] = np.concatenate([state[f"chain_{name}"], new], axis=1)
         return update
+
+
+def _standard_error(draws: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of chains [chain, draw, ...]."""
+    return np.asarray(draws.std(axis=(0, 1)) / np.sqrt(effective_sample_size(draws)))
 
 
 def _potential(problem: Problem | None, mean: Array, factor: Array) -> Any:
@@ -206,7 +211,7 @@ def _from_arrays(settings: NutsCalibrator, size: int, state: State) -> list[Any]
     leaves, structure = jax.tree.flatten(shapes)
     chains = []
     for chain in range(settings.chains):
-        values = [_restored(state[f"{LEAF}{i:02d}"][chain], leaf) for i, leaf in enumerate(leaves)]
+        values = [_restored(np.asarray(state[f"{LEAF}{i:02d}"][chain]), leaf) for i, leaf in enumerate(leaves)]
         chains.append(jax.tree.unflatten(structure, values))
     return chains
 

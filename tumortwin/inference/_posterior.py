@@ -42,12 +42,12 @@ class Posterior:
 
     def mean(self, path: str) -> np.ndarray:
         """Posterior mean of one parameter."""
-        return np.tensordot(self.weights, self.draws[path], axes=2)
+        return np.asarray(np.tensordot(self.weights, self.draws[path], axes=2))
 
     def sd(self, path: str) -> np.ndarray:
         """Posterior standard deviation of one parameter."""
         centered = self.draws[path] - self.mean(path)
-        return np.sqrt(np.tensordot(self.weights, centered**2, axes=2))
+        return np.asarray(np.sqrt(np.tensordot(self.weights, centered**2, axes=2)))
 
     def quantile(self, path: str, level: float) -> np.ndarray:
         """Weighted posterior quantile of one parameter."""

@@ -106,8 +106,11 @@ class Prior(eqx.Module):
 
     def sample(self, shape: tuple[int, ...], *, key: Array) -> Values:
         """Draws from the prior by path, each of `shape` + the parameter's own shape."""
-        keys = jax.random.split(key, len(self.paths))
-        return {path: self.distributions[path].sample(k, shape) for path, k in zip(self.paths, keys, strict=True)}
+        found = {}
+        for path, path_key in zip(self.paths, jax.random.split(key, len(self.paths)), strict=True):
+            draws = jax.vmap(self.distributions[path].sample)(jax.random.split(path_key, prod(shape)))
+            found[path] = draws.reshape(shape + self.shapes[path])
+        return found
 
     def _transform(self, path: str) -> Transform:
         return biject_to(self.distributions[path].support)
@@ -140,7 +143,7 @@ def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:
         gradient = jax.grad(lambda value: jnp.sum(_potential(entry, value)))
         return jax.jvp(gradient, (t,), (jnp.ones_like(t),))
 
-    def body(_: int, t: Array) -> Array:
+    def body(_: Array, t: Array) -> Array:
         slope, curvature = derivatives(t)
         move = slope / jnp.where(curvature > 0, curvature, 1)
         return t - jnp.clip(move, -LARGEST_NEWTON_STEP, LARGEST_NEWTON_STEP)

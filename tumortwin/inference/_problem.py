@@ -35,7 +35,8 @@ class Problem(eqx.Module):
     - `data`: one `Datum` a visit and channel; a missing visit is left out.
     - `solve`: `(model, days) -> states [time ...]`, the state of the model at the increasing, concrete `days`, as the
       observations take it (density [time x y z] for images). A failed solve must come back non-finite: it has
-      probability zero, and is counted by the calibrators.
+      probability zero, and is counted by the calibrators. A module (its arrays are traced: no recompilation for
+      another schedule) or a plain function.
     - `spacing`: voxel edge lengths [mm]; needed only to estimate the weights (`reweight`).
     - `ties`: pairs (target, source): the model's parameter `target` takes the value of the calibrated path `source`.
     """
@@ -44,7 +45,7 @@ class Problem(eqx.Module):
     observations: dict[str, AbstractObservation]
     prior: Prior
     data: tuple[Datum, ...]
-    solve: Solve = eqx.field(static=True)
+    solve: Solve
     spacing: tuple[float, float, float] | None = eqx.field(static=True, default=None)
     ties: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 

@@ -62,7 +62,7 @@ class AdcObservation(AbstractObservation):
         return density
 
     def noise(self, prediction: Shaped) -> Distribution:
-        return Normal(prediction, self.noise_sd.astype(prediction.dtype))
+        return Normal(prediction, self.noise_sd.astype(prediction.dtype), validate_args=False)
 
     def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
         return (values - prediction) / self.noise_sd.astype(prediction.dtype)

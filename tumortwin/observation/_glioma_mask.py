@@ -36,7 +36,7 @@ class GliomaMaskObservation(AbstractObservation):
 
     def noise(self, prediction: Shaped) -> Distribution:
         log_p, log_q = _log_probabilities(prediction)
-        return BernoulliLogits(logits=log_p - log_q)
+        return BernoulliLogits(logits=log_p - log_q, validate_args=False)  # shares in (0, 1) are data too
 
     def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
         log_p, log_q = _log_probabilities(prediction)

@@ -47,7 +47,8 @@ class MaskObservation(AbstractObservation):
         return (floored_logit(density, floor) - logit(threshold)) / width
 
     def noise(self, prediction: Shaped) -> Distribution:
-        return BernoulliLogits(logits=log_ndtr(prediction) - log_ndtr(-prediction))
+        # Shares in (0, 1) have a cross-entropy, which the check for {0, 1} would refuse.
+        return BernoulliLogits(logits=log_ndtr(prediction) - log_ndtr(-prediction), validate_args=False)
 
     def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
         return binary_deviance_residual(log_ndtr(prediction), log_ndtr(-prediction), values)

@@ -40,7 +40,7 @@ class VolumeObservation(AbstractObservation):
         return self.cell_volume * jnp.sum(inside, dtype=self.threshold.dtype)
 
     def noise(self, prediction: Shaped) -> Distribution:
-        return LogNormal(jnp.log(prediction), self.log_sd)
+        return LogNormal(jnp.log(prediction), self.log_sd, validate_args=False)
 
     def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
         return (jnp.log(values) - jnp.log(prediction)) / self.log_sd

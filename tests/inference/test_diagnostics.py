@@ -1,0 +1,154 @@
+"""Pareto smoothing, correlation volume, identifiability in words, calibration and coverage."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import linear_case as linear
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+from scipy.ndimage import gaussian_filter
+
+from tumortwin.inference import (
+    LaplaceCalibrator,
+    Prior,
+    Problem,
+    PsisCalibrator,
+    calibrate,
+    correlation_volume,
+    coverage,
+    covers,
+    pareto_smooth,
+    ranks,
+    reweight,
+    uniformity,
+)
+from tumortwin.observation import AdcObservation, Datum
+from tumortwin.params import parameter
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_k_hat_is_the_shape_of_the_tail(shape):
+    ratios = np.log(stats.genpareto.rvs(shape, size=20_000, random_state=1) + 1e-6)
+    log_weights, k_hat = pareto_smooth(ratios)
+    assert k_hat == pytest.approx(shape, abs=0.12)
+    assert np.exp(log_weights).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_smoothing_agrees_with_the_reference_implementation():
+    arviz = pytest.importorskip("arviz", reason="the reference implementation is a development extra")
+    for seed, scale in enumerate((0.5, 1.5, 3.0)):
+        ratios = np.random.default_rng(seed).normal(size=1000) * scale
+        expected, k_expected = arviz.psislw(ratios.copy())
+        log_weights, k_hat = pareto_smooth(ratios)
+        assert k_hat == pytest.approx(float(k_expected), abs=1e-6)
+        np.testing.assert_allclose(log_weights, np.asarray(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("ball", [False, True])
+def test_the_correlation_volume_of_a_gaussian_field(ball):
+    """White noise smoothed with sigma: rho = exp(-d^2 / 4 sigma^2), volume (4 pi sigma^2)^(3/2)."""
+    shape, spacing, sigma = (48, 48, 32), (1.0, 1.0, 2.0), 1.5
+    rng, found = np.random.default_rng(4), []
+    axes = [(np.arange(n) - n / 2 + 0.5) * h for n, h in zip(shape, spacing, strict=True)]
+    radius = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
+    valid = (radius < 23) if ball else np.ones(shape)
+    for _ in range(6):
+        field = gaussian_filter(rng.normal(size=shape), [sigma / h for h in spacing], mode="wrap")
+        found.append(correlation_volume(np.where(valid > 0, field, np.nan), np.asarray(valid), spacing))
+    assert np.median(found) == pytest.approx((4 * np.pi * sigma**2) ** 1.5, rel=0.25)
+
+
+def test_white_noise_voxels_are_independent():
+    field = np.random.default_rng(0).normal(size=(24, 24, 24))
+    assert correlation_volume(field, np.ones(field.shape), (3.0, 3.0, 3.0)) == pytest.approx(27.0, rel=0.1)
+
+
+class Level(eqx.Module):
+    """A constant field."""
+
+    level: jax.Array = parameter(unit="1")
+
+
+def _level(model, days):
+    return jnp.broadcast_to(model.level, (len(days), 24, 24, 24))
+
+
+def test_reweighting_repairs_the_error_of_a_mean_of_correlated_voxels():
+    """The sd of a mean over a correlated field is sd sqrt(V_corr / V); independent voxels claim V_voxel for V_corr."""
+    rng = np.random.default_rng(2)
+    noise = gaussian_filter(rng.normal(size=(24, 24, 24)), 1.0, mode="wrap")
+    noise *= 0.1 / noise.std()
+    prior = Prior({"level": dist.Normal(0.5, 1.0)})
+    data = (Datum(0.0, "image", 0.4 + noise),)
+    problem = Problem(Level(0.0), {"image": AdcObservation(0.1)}, prior, data, _level, (1.0, 1.0, 1.0))
+    posterior = calibrate(problem, LaplaceCalibrator(), key=jax.random.key(0))
+    honest = 0.1 * np.sqrt((4 * np.pi) ** 1.5 / 24**3)
+    assert posterior.sd("level") == pytest.approx(honest, rel=0.25)
+    again, volumes = reweight(problem, jnp.asarray(posterior.info["map_z"]))
+    assert float(again.weights[0]) == pytest.approx(1.0 / volumes[0])
+
+
+class Pair(eqx.Module):
+    """Only the ratio of two rates is seen at one time; both at two."""
+
+    diffusivity: jax.Array = parameter(unit="mm^2/day")
+    growth: jax.Array = parameter(unit="1/day")
+
+
+def _width(model, days):
+    width = jnp.sqrt(model.diffusivity / model.growth)
+    return width + jnp.asarray(days)[:, None] * 2 * jnp.sqrt(model.diffusivity * model.growth) * jnp.ones((1, 4))
+
+
+def _pair(days):
+    prior = Prior({"diffusivity": dist.LogNormal(-2.0, 0.8), "growth": dist.LogNormal(-4.0, 0.8)})
+    truth = Pair(0.15, 0.02)
+    data = tuple(Datum(d, "front", np.asarray(_width(truth, (d,))[0])) for d in days)
+    return Problem(truth, {"front": AdcObservation(0.05)}, prior, data, _width)
+
+
+def test_one_scan_identifies_the_ratio_only_and_two_identify_both():
+    one = calibrate(_pair((0.0,)), LaplaceCalibrator(), key=jax.random.key(0))
+    assert "Only jointly identified" in one.statement
+    assert "diffusivity / growth" in one.statement
+    assert "prior decides the split" in one.statement
+    two = calibrate(_pair((0.0, 60.0)), LaplaceCalibrator(), key=jax.random.key(0))
+    assert "Every parameter is identified" in two.statement
+    assert "jointly" not in two.statement
+
+
+def test_a_parameter_the_data_do_not_touch_is_said_to_be_its_prior():
+    given = linear.problem()
+    quiet = Problem(given.model, given.observations, given.prior, given.data[:1], linear.solve)  # day 0: no slope
+    posterior = calibrate(quiet, LaplaceCalibrator(), key=jax.random.key(0))
+    assert "say little about slope (100 %)" in posterior.statement
+    left = posterior.info["identifiability"]["variance_left"]
+    assert left["slope"] == pytest.approx(1.0, abs=1e-6) and left["offset"] < 0.05
+
+
+def test_simulation_based_calibration_of_a_conjugate_model():
+    """Truth from the prior, data from the model: ranks are uniform, intervals cover; overconfidence is caught."""
+    rng = np.random.default_rng(11)
+    calibrator = PsisCalibrator(laplace=LaplaceCalibrator(), batch=500, chunk=500, least_effective=100.0)
+    found = {"right": [], "wrong": []}
+    inside = {"offset": [], "slope": []}
+    for seed in range(60):
+        truth = linear.PRIOR_MEAN + linear.PRIOR_SD * rng.normal(size=2)
+        named = {"offset": truth[0], "slope": truth[1]}
+        problem = linear.problem(seed=seed, truth=tuple(truth))
+        right = calibrate(problem, calibrator, key=jax.random.key(seed))
+        found["right"] += [float(v) for v in ranks(right, named).values()]
+        for path, value in covers(right, named).items():
+            inside[path].append(bool(value))
+        proud = problem.with_weights(jnp.full(4, 25.0))
+        found["wrong"] += [
+            float(v) for v in ranks(calibrate(proud, calibrator, key=jax.random.key(seed)), named).values()
+        ]
+    assert uniformity(found["right"])[1] > 0.01
+    assert uniformity(found["wrong"])[1] < 1e-6
+    report = coverage(inside)
+    assert report["pooled"].share >= 0.88 and report["offset"].high > 0.95
+    assert report["pooled"].total == 120

@@ -1,0 +1,118 @@
+"""Every observation: its residual is its likelihood, its information the variance of its score, its tails finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from tumortwin.observation import (
+    AdcObservation,
+    Datum,
+    GliomaMaskObservation,
+    MaskObservation,
+    VolumeObservation,
+    adc_from_cellularity,
+    cellularity_from_adc,
+)
+
+CASES = {
+    "mask": (MaskObservation(0.3, 0.7), jnp.asarray([-2.0, -0.3, 0.4, 1.7])),
+    "glioma mask": (GliomaMaskObservation(0.4, 0.06), jnp.asarray([-1.2, -0.3, 0.4, 1.1])),
+    "adc": (AdcObservation(0.1), jnp.asarray([0.0, 0.2, 0.9, 1.0])),
+    "volume": (VolumeObservation(0.3, 0.7, 0.1, 27.0), jnp.asarray([1e2, 5e3, 3e4, 2e5])),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_half_the_squared_residual_is_the_negative_log_likelihood(name):
+    """The difference is a constant of the datum: the same at every prediction."""
+    observation, predictions = CASES[name]
+    values = observation.noise(predictions).sample(jax.random.key(1))
+    if "mask" in name:
+        values = jnp.asarray([0.0, 1.0, 0.25, 0.8])
+    shifted = predictions * 1.1 + 0.05
+
+    def constant(eta):
+        return -observation.noise(eta).log_prob(values) - observation.residual(eta, values) ** 2 / 2
+
+    np.testing.assert_allclose(constant(predictions), constant(shifted), atol=1e-10)
+    higher = predictions + 10.0 * jnp.abs(predictions) + 1.0
+    assert (observation.residual(higher, values) < observation.residual(predictions, values)).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_information_is_the_variance_of_the_score(name):
+    observation, predictions = CASES[name]
+    draws = jax.vmap(observation.noise(predictions).sample)(jax.random.split(jax.random.key(2), 40_000))
+
+    def score(values):
+        return jax.grad(lambda eta: jnp.sum(observation.noise(eta).log_prob(values)))(predictions)
+
+    measured = np.var(np.asarray(jax.vmap(score)(draws)), axis=0)
+    np.testing.assert_allclose(measured, observation.information(predictions), rtol=0.06)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-5), (jnp.float64, 1e-11)])
+def test_the_probit_keeps_its_tails(dtype, tolerance):
+    eta = jnp.asarray([-30.0, -12.0, -5.0, 0.0, 5.0, 12.0, 30.0], dtype)
+    observation = MaskObservation(0.3, 0.7)
+    for value in (0.0, 1.0):
+        log_prob = observation.noise(eta).log_prob(jnp.asarray(value, dtype))
+        exact = norm.logcdf(np.asarray(eta, float)) if value else norm.logsf(np.asarray(eta, float))
+        assert log_prob.dtype == dtype
+        np.testing.assert_allclose(log_prob, exact, rtol=tolerance, atol=tolerance)
+        slope = jax.grad(lambda x, v=value: jnp.sum(observation.noise(x).log_prob(jnp.asarray(v, dtype))))(eta)
+        assert np.isfinite(slope).all()
+    tail = np.asarray(observation.information(jnp.asarray([-6.0, 6.0], dtype)))
+    exact = norm.pdf(6.0) ** 2 / (norm.cdf(6.0) * norm.sf(6.0))
+    np.testing.assert_allclose(tail, [exact, exact], rtol=1e-4)
+
+
+def test_empty_and_full_voxels_have_finite_predictions_and_slopes():
+    observation = MaskObservation(0.3, 0.7, 1e-4)
+    density = jnp.asarray([0.0, 1e-12, 0.3, 1.0 - 6e-8, 1.0], jnp.float32)
+    eta = observation.predict(density)
+    slope = jax.vmap(jax.grad(observation.predict))(density)
+    assert eta.dtype == jnp.float32
+    assert np.isfinite(eta).all() and (np.asarray(slope) > 0).all()
+    exact = (np.log(1e-4) - np.log(1 - 1e-4) - np.log(0.3 / 0.7)) / 0.7
+    np.testing.assert_allclose(eta[0], exact, rtol=1e-5)
+
+
+def test_the_glioma_form_is_the_published_one():
+    observation = GliomaMaskObservation(0.4, 0.06)
+    density = jnp.asarray([0.2, 0.35, 0.4, 0.5])
+    scaled = (np.asarray(density) - 0.4) / 0.06
+    probability = 0.5 + 0.5 * np.sign(scaled) * (1 - np.exp(-(scaled**2)))
+    log_prob = observation.noise(observation.predict(density)).log_prob(jnp.ones(4))
+    np.testing.assert_allclose(np.exp(log_prob), probability, rtol=1e-9)
+
+
+def test_adc_and_cellularity_are_inverse():
+    """A voxel of 1.2e-3 mm^2/s with water 3.0 and minimum 0.6: (3.0 - 1.2) / (3.0 - 0.6) = 0.75."""
+    assert float(cellularity_from_adc(jnp.asarray(1.2), water=3.0, minimum=0.6)) == pytest.approx(0.75)
+    assert float(adc_from_cellularity(jnp.asarray(0.75), water=3.0, minimum=0.6)) == pytest.approx(1.2)
+    with pytest.raises(ValueError, match="multiplied by 1000"):
+        cellularity_from_adc(jnp.asarray(1.2e-3), water=3.0e-3, minimum=0.6)
+
+
+def test_the_volume_of_a_sharp_sphere():
+    axis = np.arange(24) - 11.5
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    density = jnp.asarray(1 / (1 + np.exp((radius - 8.0) / 0.1)))
+    volume = VolumeObservation(0.5, 0.2, 0.1, 27.0).predict(density)
+    assert float(volume) == pytest.approx(27.0 * np.sum(radius < 8.0), rel=0.01)
+
+
+def test_a_datum_refuses_what_cannot_be_used():
+    values = np.ones((2, 2, 2))
+    values[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite values where valid in datum 'flair' of day 3"):
+        Datum(3.0, "flair", values)
+    valid = np.isfinite(values)
+    assert np.isfinite(np.asarray(Datum(3.0, "flair", values, valid).values)).all()
+    with pytest.raises(ValueError, match="at least one valid"):
+        Datum(3.0, "flair", np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match="shape"):
+        Datum(3.0, "flair", np.ones(3), np.ones(2))
