@@ -115,11 +115,12 @@ def test_complication_probability_and_its_constants():
 
 
 def test_generalized_equivalent_dose_between_mean_and_maximum():
+    combined = jax.jit(generalized_equivalent_dose)
     doses, volumes = jnp.asarray([0.0, 20.0, 60.0]), jnp.asarray([2.0, 1.0, 1.0])
-    assert float(generalized_equivalent_dose(doses, volumes, 1.0)) == pytest.approx(20.0)
-    assert float(generalized_equivalent_dose(doses, volumes, 1e-3)) == pytest.approx(60.0, rel=2e-3)
-    assert float(generalized_equivalent_dose(jnp.full(4, 33.0), jnp.ones(4), 0.25)) == pytest.approx(33.0)
-    assert float(generalized_equivalent_dose(jnp.zeros(2), jnp.ones(2), 0.25)) == 0.0
+    assert float(combined(doses, volumes, 1.0)) == pytest.approx(20.0)
+    assert float(combined(doses, volumes, 1e-3)) == pytest.approx(60.0, rel=2e-3)
+    assert float(combined(jnp.full(4, 33.0), jnp.ones(4), 0.25)) == pytest.approx(33.0)
+    assert float(combined(jnp.zeros(2), jnp.ones(2), 0.25)) == 0.0
     by_hand = (0.25 * 20.0**4 + 0.25 * 60.0**4) ** 0.25
-    assert float(generalized_equivalent_dose(doses, volumes, 0.25)) == pytest.approx(by_hand)
-    assert np.isfinite(jax.grad(lambda d: generalized_equivalent_dose(d, volumes, 0.25))(doses)).all()
+    assert float(combined(doses, volumes, 0.25)) == pytest.approx(by_hand)
+    assert np.isfinite(jax.jit(jax.grad(generalized_equivalent_dose))(doses, volumes, 0.25)).all()

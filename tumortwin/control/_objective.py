@@ -72,7 +72,11 @@ class LogBurden(AbstractObjective):
     A gain of 0.69 halves the burden on that day. Under exponential growth and a log-kill proportional to dose this does
     not depend on when doses are given (Skipper): an optimizer that gains there is wrong.
 
-    **Good values:** 90-180 days after the first fraction; after the last fraction, else a late start is rewarded.
+    **Good values:** 90-180 days after the first fraction, and after the last one.
+
+    **Limits:** growth that slows as the tumor fills its space makes a late kill worth more on a fixed day, so this
+    objective asks for back-loaded doses and for the latest start that is allowed, whatever the burden meanwhile
+    (mathematical). With a movable start day use `MeanLogBurden` or `TimeToProgression`, or fix the start.
     """
 
     day: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin.control._comparison import Comparison, compare
 from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA, AbstractConstraint, EffectiveDose
 from tumortwin.control._controller import AbstractController, OnStep, optimize
 from tumortwin.control._objective import AbstractObjective
-from tumortwin.control._plan import Plan, jsonable, make_plan
+from tumortwin.control._plan import Plan, jsonable, make_plan, sample_losses
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._schedule import PlanVariables
 
@@ -20,7 +21,8 @@ class Recommendation:
     """`plan` within the limits given and `equal_effect_plan` within the normal-tissue BED of the standard of care too.
 
     Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
-    `equal_effect_plan` does not keep was bought with normal-tissue toxicity.
+    `equal_effect_plan` does not keep was bought with normal-tissue toxicity. `failed_draws`: draws left out of the
+    planning because their solve failed.
     """
 
     plan: Plan
@@ -28,6 +30,7 @@ class Recommendation:
     standard_of_care: Plan
     comparison: Comparison
     equal_effect_comparison: Comparison
+    failed_draws: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -46,7 +49,7 @@ class Recommendation:
                 },
                 "standard_of_care_risk": dict(self.standard_of_care.risk),
                 "minimal_gains": dict(self.comparison.minimal_gains),
-                "failed_draws": self.comparison.failed_draws,
+                "failed_draws": {"planning": self.failed_draws, "comparison": self.comparison.failed_draws},
                 "statement": self.describe(),
             }
         )
@@ -103,6 +106,10 @@ def recommend(
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
+    usable = np.isfinite(np.asarray(sample_losses(problem, standard_of_care)))
+    if not usable.any():
+        raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
+    problem = problem if usable.all() else problem.kept(usable)
     reference = make_plan(problem, standard_of_care, name="standard of care")
     first = optimize(problem, controller, name="recommended", on_step=on_step)
     held = problem.with_constraints(with_effect_of(problem.constraints, reference))
@@ -121,4 +128,4 @@ def recommend(
         )
         for plan in (first, second)
     ]
-    return Recommendation(first, second, reference, comparisons[0], comparisons[1])
+    return Recommendation(first, second, reference, *comparisons, failed_draws=int((~usable).sum()))
