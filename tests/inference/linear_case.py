@@ -1,5 +1,8 @@
 """A linear model with Gaussian data: its posterior is known in closed form."""
 
+from functools import cache
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +37,23 @@ def design(days: tuple[float, ...] = DAYS) -> np.ndarray:
     return np.concatenate([np.stack([np.ones(5), day * PLACES], axis=1) for day in days])
 
 
+@cache
+def prior() -> Prior:
+    """The prior of every problem here, made once."""
+    return Prior({"offset": dist.Normal(PRIOR_MEAN[0], PRIOR_SD[0]), "slope": dist.Normal(PRIOR_MEAN[1], PRIOR_SD[1])})
+
+
+def build(kind: Any, *values: float) -> Any:
+    """A module from plain numbers."""
+    return kind(*(jnp.asarray(value, dtype=float) for value in values))
+
+
 def problem(seed: int = 0, truth: tuple[float, float] = (1.4, -0.2), weight: float = 1.0) -> Problem:
     rng = np.random.default_rng(seed)
-    mean = np.asarray(solve(Line(*truth), DAYS))
+    mean = np.asarray(solve(build(Line, *truth), DAYS))
     noisy = [(day, row + NOISE * rng.normal(size=5)) for day, row in zip(DAYS, mean, strict=True)]
     data = tuple(Datum(day, "image", row, weight=weight) for day, row in noisy)
-    prior = Prior({"offset": dist.Normal(PRIOR_MEAN[0], PRIOR_SD[0]), "slope": dist.Normal(PRIOR_MEAN[1], PRIOR_SD[1])})
-    return Problem(Line(0.0, 0.0), {"image": AdcObservation(NOISE)}, prior, data, solve)
+    return Problem(build(Line, 0.0, 0.0), {"image": build(AdcObservation, NOISE)}, prior(), data, solve)
 
 
 def exact(given: Problem) -> tuple[np.ndarray, np.ndarray]:

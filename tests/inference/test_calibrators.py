@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import linear_case as linear
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer.util import log_density
 
 from tumortwin.inference import (
     LaplaceCalibrator,
@@ -113,7 +113,13 @@ def _bent(model: Bent, days: tuple[float, ...]) -> jax.Array:
 
 def _bent_problem() -> Problem:
     prior = Prior({"a": dist.Normal(0.0, 3.0), "b": dist.Normal(0.0, 3.0)})
-    return Problem(Bent(0.0, 0.0), {"x": AdcObservation(0.15)}, prior, (Datum(0.0, "x", np.asarray([1.0])),), _bent)
+    return Problem(
+        linear.build(Bent, 0.0, 0.0),
+        {"x": linear.build(AdcObservation, 0.15)},
+        prior,
+        (Datum(0.0, "x", np.asarray([1.0])),),
+        _bent,
+    )
 
 
 def test_a_bent_posterior_is_flagged_then_adapted_to_and_failed_solves_are_counted():
@@ -137,7 +143,7 @@ def test_the_numpyro_model_is_the_same_density():
     problem = linear.problem(weight=0.3)
     model = problem.numpyro_model()
     points = [{"offset": jnp.asarray(o), "slope": jnp.asarray(s)} for o, s in ((1.0, -0.1), (2.0, 0.4))]
-    joint = [float(numpyro.infer.util.log_density(model, (), {}, point)[0]) for point in points]
+    joint = [float(log_density(model, (), {}, point)[0]) for point in points]
     ours = [float(problem.log_density(problem.prior.unconstrain(point))) for point in points]
     assert joint[0] - joint[1] == pytest.approx(ours[0] - ours[1], rel=1e-10)
 

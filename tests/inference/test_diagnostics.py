@@ -83,7 +83,9 @@ def test_reweighting_repairs_the_error_of_a_mean_of_correlated_voxels():
     noise *= 0.1 / noise.std()
     prior = Prior({"level": dist.Normal(0.5, 1.0)})
     data = (Datum(0.0, "image", 0.4 + noise),)
-    problem = Problem(Level(0.0), {"image": AdcObservation(0.1)}, prior, data, _level, (1.0, 1.0, 1.0))
+    problem = Problem(
+        linear.build(Level, 0.0), {"image": linear.build(AdcObservation, 0.1)}, prior, data, _level, (1.0, 1.0, 1.0)
+    )
     posterior = calibrate(problem, LaplaceCalibrator(), key=jax.random.key(0))
     honest = 0.1 * np.sqrt((4 * np.pi) ** 1.5 / 24**3)
     assert posterior.sd("level") == pytest.approx(honest, rel=0.25)
@@ -105,9 +107,9 @@ def _width(model, days):
 
 def _pair(days):
     prior = Prior({"diffusivity": dist.LogNormal(-2.0, 0.8), "growth": dist.LogNormal(-4.0, 0.8)})
-    truth = Pair(0.15, 0.02)
+    truth = linear.build(Pair, 0.15, 0.02)
     data = tuple(Datum(d, "front", np.asarray(_width(truth, (d,))[0])) for d in days)
-    return Problem(truth, {"front": AdcObservation(0.05)}, prior, data, _width)
+    return Problem(truth, {"front": linear.build(AdcObservation, 0.05)}, prior, data, _width)
 
 
 def test_one_scan_identifies_the_ratio_only_and_two_identify_both():

@@ -102,7 +102,7 @@ def test_the_compressed_residuals_stand_for_the_whole_problem():
     """Half their square is the loss plus the offset, J^T rho its gradient (a free noise scale included)."""
     given = linear.problem()
     prior = Prior({**given.prior.distributions, "observation.image.noise_sd": dist.LogNormal(-1.0, 0.5)})
-    problem = Problem(given.model, {"image": AdcObservation(0.3)}, prior, given.data, linear.solve)
+    problem = Problem(given.model, {"image": linear.build(AdcObservation, 0.3)}, prior, given.data, linear.solve)
     z = jnp.asarray([0.3, 0.2, -0.4])
     local = linearize(problem, z, step=1e-3, observed=True)
     np.testing.assert_allclose(local.gradient, jax.grad(problem.log_density)(z), rtol=1e-5)

@@ -41,7 +41,7 @@ class Prior(eqx.Module):
         self.distributions, self.center, self.scale = {}, {}, {}
         for path in sorted(distributions):
             entry = distributions[path]
-            if not isinstance(entry, Distribution) or entry.event_shape or entry.support.is_discrete:
+            if not isinstance(entry, Distribution) or entry.event_shape or _is_discrete(entry):
                 raise ValueError(
                     f"required: a continuous univariate NumPyro distribution for {path!r}; received: {entry!r}; "
                     "try: `.expand([n])` for a vector of independent entries"
@@ -80,7 +80,7 @@ class Prior(eqx.Module):
 
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
         """`z` to parameter values by path."""
-        return {path: self._transform(path)(t) for path, t in self._unpack(z).items()}
+        return {path: jnp.asarray(self._transform(path)(t)) for path, t in self._unpack(z).items()}
 
     def unconstrain(self, values: Mapping[str, Array]) -> Float[Array, " parameter"]:
         """Parameter values by path to `z`."""
@@ -108,7 +108,7 @@ class Prior(eqx.Module):
         """Draws from the prior by path, each of `shape` + the parameter's own shape."""
         found = {}
         for path, path_key in zip(self.paths, jax.random.split(key, len(self.paths)), strict=True):
-            draws = jax.vmap(self.distributions[path].sample)(jax.random.split(path_key, prod(shape)))
+            draws = jnp.asarray(jax.vmap(self.distributions[path].sample)(jax.random.split(path_key, prod(shape))))
             found[path] = draws.reshape(shape + self.shapes[path])
         return found
 
@@ -129,11 +129,15 @@ class Prior(eqx.Module):
         )
 
 
+def _is_discrete(entry: Distribution) -> bool:
+    return entry.support is None or bool(entry.support.is_discrete)
+
+
 def _potential(entry: Distribution, t: Array) -> Array:
     """`phi(t)`, elementwise."""
     transform = biject_to(entry.support)
     value = transform(t)
-    return -entry.log_prob(value) - transform.log_abs_det_jacobian(t, value)
+    return -jnp.asarray(entry.log_prob(value)) - transform.log_abs_det_jacobian(t, value)
 
 
 def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:

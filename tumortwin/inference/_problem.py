@@ -149,7 +149,7 @@ class Problem(eqx.Module):
         """A NumPyro model: one `sample` a path, one `factor` a datum."""
 
         def model() -> None:
-            values: Values = {path: numpyro.sample(path, self.prior.distributions[path]) for path in self.prior.paths}
+            values: Values = {p: jnp.asarray(numpyro.sample(p, self.prior.distributions[p])) for p in self.prior.paths}
             for datum, term in zip(self.data, self.log_likelihoods(values), strict=True):
                 numpyro.factor(f"log_likelihood/{datum.name}", _finite_or_impossible(term))
 

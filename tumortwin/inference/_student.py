@@ -30,7 +30,7 @@ def mixture_log_density(
     """Log density of the mixture of proposals that drew `counts` points each (the balance heuristic)."""
     parts = [student_log_density(z, m, f, degrees) for m, f in zip(means, factors, strict=True)]
     shares = np.log(counts / counts.sum())
-    return logsumexp(np.stack(parts) + shares[:, None], axis=0)
+    return np.asarray(logsumexp(np.stack(parts) + shares[:, None], axis=0))
 
 
 def tempered_moments(z: np.ndarray, log_ratios: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

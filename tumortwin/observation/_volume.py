@@ -19,18 +19,18 @@ class VolumeObservation(AbstractObservation):
     $$ V = v_{cell} \\sum_i \\Phi\\!\\left(\\frac{\\mathrm{logit}\\, u_i - \\mathrm{logit}\\,\\theta}{w}\\right),
        \\qquad \\log y \\sim N(\\log V, \\sigma^2) $$
 
-    **Arguments:** `threshold`, `width`, `floor` as in `MaskObservation` [1]; `log_sd`: `sigma` [1]; `cell_volume`: of
-    one voxel [mm^3].
+    **Arguments:** `cell_volume`: of one voxel [mm^3]; `threshold`, `width`, `floor` as in `MaskObservation` [1];
+    `log_sd`: `sigma` [1].
 
     **Good values:** log_sd .05-.15 (manual segmentations differ by 5-15 %).
 
     **Limits:** a tumor that lies wholly below the threshold has volume near 0, whose logarithm is -inf: probability 0.
     """
 
+    cell_volume: float = eqx.field(static=True)
     threshold: Float[Array, ""] = parameter(unit="1")
     width: Float[Array, ""] = parameter(unit="1")
     log_sd: Float[Array, ""] = parameter(unit="1")
-    cell_volume: float = eqx.field(static=True)
     floor: Float[Array, ""] = parameter(unit="1", default=1e-4)
 
     def predict(self, density: Shaped) -> Shaped:
