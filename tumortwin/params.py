@@ -60,7 +60,7 @@ def _missing(tree: Any, path: str) -> KeyError:
     return KeyError(f"required: a parameter path of the model; received: {path!r}; try one of: {', '.join(near)}")
 
 
-def get_parameter(tree: Any, path: str) -> Array:
+def get_parameter(tree: Any, path: str) -> Any:
     """The value at `path`. Raises `KeyError` naming the nearest paths when there is none."""
     node = tree
     for name in path.split("."):

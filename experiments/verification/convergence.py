@@ -157,7 +157,7 @@ def front_speed_error(axis: int = 0, cells_a_length: float = 4.0, *, length: flo
     return (last - first) / exact - 1.0
 
 
-def path_difference_order(steps: Sequence[float]) -> list[float]:
+def path_differences(steps: Sequence[float]) -> list[float]:
     """Relative L2 difference between the fast and the moving-edge path for each longest step [day]."""
     from tumortwin.solvers import MovingEdges, path_difference, simulate_moving
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -65,14 +64,20 @@ def losses(n: int = 10) -> dict[str, Callable[[Inputs], Array]]:
     return {"fast": fast, "moving": moving}
 
 
-def gradient_errors(loss: Callable[[Inputs], Array], *, every: bool = True, width: float = 1e-4) -> dict[str, float]:
-    """Relative error of the adjoint for each input.
+def gradient_errors(
+    value: Callable[[Inputs], Array],
+    gradient_of: Callable[[Inputs], Inputs],
+    *,
+    every: bool = True,
+    width: float = 1e-4,
+) -> dict[str, float]:
+    """Relative error of the adjoint `gradient_of` of the scalar `value` (both compiled) for each input.
 
     Each element of an array by itself (the worst, relative to the array's largest); with `every` False one random
     direction an array. Differences are central and of fourth order, so that rounding and truncation both stay small.
     """
-    value, at = jax.jit(loss), inputs()
-    gradient = jax.jit(jax.grad(loss))(at)
+    at = inputs()
+    gradient = gradient_of(at)
     random, errors = np.random.default_rng(0), {}
     for name, x in at.items():
         flat = np.asarray(x).reshape(-1)

@@ -36,7 +36,7 @@ def fraction_error(
     n_fractions: int = 30, dose: float = 2.0, alpha: float = 0.05, alpha_beta: float = 10.0, step: float = 7.3
 ) -> float:
     """Relative error of the surviving mass after `n_fractions`, with diffusion and without growth, against
-    exp(-n (alpha d + beta d^2)). Steps and fractions are deliberately out of step; two fractions fall on every second day.
+    exp(-n (alpha d + beta d^2)). Steps and fractions are deliberately out of step; two fractions on every second day.
     """
     tissue = brain((10, 10, 10), (2.0, 2.0, 2.0))
     times = np.repeat(3.0 + 2.0 * np.arange(n_fractions / 2), 2)[:n_fractions] + 0.25 * (np.arange(n_fractions) % 2)

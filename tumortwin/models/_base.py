@@ -10,9 +10,10 @@ from tumortwin.treatments import Schedule
 
 
 class TumorState(eqx.Module):
-    """Tumor cell density `density`, as a volume fraction in [0, 1] of the carrying capacity."""
+    """Tumor cell density `density`, as a volume fraction in [0, 1] of the carrying capacity; a trajectory stacks times
+    in front."""
 
-    density: Float[Array, "x y z"]
+    density: Float[Array, "*time x y z"]
 
 
 class Context(eqx.Module):

@@ -1,0 +1,136 @@
+"""The model: which tissue, which parameter, which agent; and where it starts."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tumortwin.geometry import Domain, Grid, Tissue
+from tumortwin.models import (
+    Context,
+    ContourProfile,
+    Diffusion,
+    DrugResponse,
+    GaussianSeed,
+    GivenDensity,
+    LogisticProliferation,
+    RadiotherapyResponse,
+    ReactionDiffusion,
+    TumorState,
+)
+from tumortwin.params import get_parameter, parameter_units, set_parameters
+from tumortwin.treatments import Course, Schedule
+
+SHAPE = (6, 5, 4)
+GRID = Grid.from_spacing(SHAPE, (1.0, 2.0, 3.0))
+MASK = np.ones(SHAPE, bool)
+MASK[0] = False
+WHITE = np.zeros(SHAPE)
+WHITE[:3] = 1.0
+TISSUE = Tissue(Domain(GRID, MASK), {"white_matter": WHITE, "gray_matter": 1.0 - WHITE})
+DENSITY = GivenDensity(np.full(SHAPE, 0.25))
+
+
+def _model(**more):
+    base = {"diffusion": Diffusion(0.3, 0.1), "proliferation": LogisticProliferation(0.05)}
+    return ReactionDiffusion({**base, **more}, TISSUE, DENSITY)
+
+
+def test_white_matter_is_fast_and_gray_matter_slow():
+    relative = np.asarray(_model().diffusion.relative_diffusivity(TISSUE))
+    assert np.all(relative[1:3] == 1.0) and np.allclose(relative[3:], 0.1) and np.all(relative[0] == 0.0)
+
+
+def test_without_gray_matter_in_the_tissue_all_is_white():
+    tissue = Tissue(TISSUE.domain, {"white_matter": np.ones(SHAPE)})
+    assert np.all(np.asarray(Diffusion(0.3, 0.1).relative_diffusivity(tissue))[1:] == 1.0)
+
+
+def test_parameters_are_addressed_by_path_and_not_swapped():
+    model = set_parameters(
+        _model(radiotherapy=RadiotherapyResponse(0.04)),
+        {"mechanisms.diffusion.white_matter": 0.7, "mechanisms.proliferation.rate": 0.02},
+    )
+    assert float(model.diffusion.white_matter) == 0.7 and float(model.proliferation.rate) == 0.02
+    units = parameter_units(model)
+    assert units["mechanisms.diffusion.white_matter"] == "mm^2/day"
+    assert units["mechanisms.proliferation.rate"] == "1/day"
+    assert units["mechanisms.radiotherapy.alpha"] == "1/Gy" and units["mechanisms.radiotherapy.alpha_beta"] == "Gy"
+    with pytest.raises(KeyError, match="mechanisms.proliferation.rate"):
+        get_parameter(model, "mechanisms.proliferation.rat")
+
+
+def test_parameters_are_strong_floating_arrays():
+    assert LogisticProliferation(1).rate.dtype == jnp.float64
+    assert not LogisticProliferation(0.05).rate.weak_type
+    assert GivenDensity(np.ones(SHAPE, np.float32)).density.dtype == jnp.float32
+
+
+def test_every_mechanism_states_its_rate():
+    state = DENSITY.state(TISSUE)
+    schedule = Schedule(drugs={"temozolomide": Course(jnp.asarray([0.0, 2.0]), jnp.asarray([1.0, 2.0]))})
+    context = Context(TISSUE, schedule)
+    growth = LogisticProliferation(0.08).rate_of_change(jnp.asarray(0.0), state, context)
+    np.testing.assert_allclose(np.asarray(growth)[MASK], 0.08 * 0.25 * 0.75)
+    flat = Diffusion(0.3).rate_of_change(jnp.asarray(0.0), state, context)
+    np.testing.assert_allclose(np.asarray(flat), 0.0, atol=1e-15)
+    kill = DrugResponse(0.5, 1.0).rate_of_change(jnp.asarray(3.0), state, context)
+    np.testing.assert_allclose(np.asarray(kill)[MASK], -0.5 * (np.exp(-3.0) + 2 * np.exp(-1.0)) * 0.25)
+    before = DrugResponse(0.5, 1.0).rate_of_change(jnp.asarray(-1.0), state, context)
+    assert np.all(np.asarray(before) == 0.0)
+    jump = RadiotherapyResponse(0.05).rate_of_change(jnp.asarray(0.0), state, context)
+    assert np.all(np.asarray(jump) == 0.0)
+
+
+def test_an_agent_without_a_response_is_refused():
+    fractions = Schedule(Course(jnp.asarray([1.0]), jnp.asarray([2.0])))
+    with pytest.raises(ValueError, match="RadiotherapyResponse"):
+        _model().log_kill(fractions, 0.0, 10.0)
+    drug = Schedule(drugs={"lomustine": Course(jnp.asarray([1.0]), jnp.asarray([2.0]))})
+    with pytest.raises(ValueError, match="lomustine.*temozolomide"):
+        _model(chemotherapy=DrugResponse(0.5)).log_kill(drug, 0.0, 10.0)
+
+
+def test_a_model_needs_its_two_processes():
+    with pytest.raises(ValueError, match="proliferation"):
+        ReactionDiffusion({"diffusion": Diffusion(0.3)}, TISSUE, DENSITY)
+    with pytest.raises(ValueError, match="diffusion"):
+        ReactionDiffusion({"diffusion": LogisticProliferation(0.1)}, TISSUE, DENSITY)
+
+
+def test_every_start_is_zero_outside_the_domain_and_a_seed_is_where_it_was_put():
+    seed = GaussianSeed(jnp.asarray([3.0, 2.0, 1.0]), 0.5, 2.0)
+    density = np.asarray(seed.state(TISSUE).density)
+    assert np.unravel_index(density.argmax(), SHAPE) == (3, 2, 1) and density.max() == 0.5
+    assert np.all(density[0] == 0)
+    # Distances in millimetres: one voxel along z is three along x.
+    assert density[3, 2, 2] == pytest.approx(0.5 * np.exp(-9 / 8)) and density[4, 2, 1] == pytest.approx(
+        0.5 * np.exp(-1 / 8)
+    )
+
+
+def _profile(flair, core, **more):
+    def field(values):
+        return jnp.asarray(np.broadcast_to(np.asarray(values, float).reshape(6, 1, 1), SHAPE))
+
+    profile = ContourProfile(field(flair), field(core), **more)
+    return np.asarray(profile.state(TISSUE).density)[:, 2, 2]
+
+
+def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds():
+    inf = np.inf
+    flair, core = [9.0, 3.0, 0.0, -1.0, -2.0, -3.0], [inf, 5.0, 2.0, 1.0, 0.0, -1.0]
+    u = _profile(flair, [99.0, *core[1:]], infiltration_length=2.0, flair_density=0.2, t1gd_density=0.7)
+    odds = u / (1 - u)
+    assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7)
+    assert odds[1] == pytest.approx(0.25 * np.exp(-1.5))
+    assert odds[3] == pytest.approx(np.sqrt(0.25 * 7 / 3))  # halfway between the contours
+    assert odds[5] == pytest.approx(7 / 3 * np.exp(0.5)) and u[0] == 0.0
+    only_flair = _profile(flair, [inf] * 6, infiltration_length=2.0, flair_density=0.2)
+    assert only_flair[5] / (1 - only_flair[5]) == pytest.approx(0.25 * np.exp(1.5))
+    assert np.all(_profile([inf] * 6, [inf] * 6) == 0.0)
+    capped = _profile([-99.0] * 6, [-99.0] * 6, cap=0.9)
+    assert np.allclose(capped[1:], 0.9)
+
+
+def test_a_state_may_carry_times():
+    assert TumorState(jnp.zeros((3, *SHAPE))).density.shape == (3, *SHAPE)
