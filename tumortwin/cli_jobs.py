@@ -153,7 +153,8 @@ def _announce(run: "Run", verdicts: Sequence[Any]) -> None:
         for row in run.results():
             value = row["value"]
             shown = f"{value:.4g}" if isinstance(value, int | float) else value
-            print(f"{row['name']:40} {shown} {row['unit'] or ''}".rstrip())
+            unit = "" if row["unit"] in (None, "1") else row["unit"]
+            print(f"{row['name']:40} {shown} {unit}".rstrip())
     report = run.directory / "report.html"
     print(f"done: {report if report.is_file() else run.directory}", flush=True)
 

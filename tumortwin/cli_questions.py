@@ -116,7 +116,7 @@ def _runs(arguments: Arguments) -> int:
     root = Path(compose(["task=twin", *arguments.overrides]).config.paths.runs)
     rows = []
     for run in list_runs(root):
-        shown = [f"{r['name']} {_number(r['value'])} {r['unit'] or ''}".strip() for r in run.results[:_SHOWN_RESULTS]]
+        shown = [f"{r['name']} {_number(r['value'])} {_unit(r['unit'])}".strip() for r in run.results[:_SHOWN_RESULTS]]
         state = "done" if run.done else "unfinished"
         rows.append([run.task, run.name, run.started[:16], state, str(run.directory), "; ".join(shown)])
     if not rows:
@@ -128,6 +128,10 @@ def _runs(arguments: Arguments) -> int:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _unit(unit: str | None) -> str:
+    return "" if unit in (None, "1") else unit
 
 
 def _cite(arguments: Arguments) -> int:

@@ -105,7 +105,7 @@ def test_numbers_may_be_written_as_whole_numbers_and_in_powers_of_ten():
 
 
 def test_later_choices_win():
-    assert compose(["calibrator=nuts", "calibrator=map"]).config.calibrator.name == "map"
+    assert compose(["runtime=ci", "runtime=default"]).config.runtime.name == "default"
 
 
 def test_a_sweep_is_tried_once_a_value():
@@ -118,10 +118,11 @@ def test_a_sweep_is_tried_once_a_value():
 
 def test_a_folder_of_ones_own(tmp_path):
     folder = tmp_path / "my (own), configs"
-    (folder / "patient").mkdir(parents=True)
-    (folder / "patient" / "mine.yaml").write_text("id: mine\npath: null\n")
-    assert compose(["patient=mine"], config_dirs=[folder]).config.patient.id == "mine"
+    (folder / "runtime").mkdir(parents=True)
+    mine = (config_dir() / "runtime" / "default.yaml").read_text().replace("name: default", "name: mine")
+    (folder / "runtime" / "mine.yaml").write_text(mine)
+    assert compose(["runtime=mine"], config_dirs=[folder]).config.runtime.name == "mine"
     with pytest.raises(ConfigError, match="mine"):
-        compose(["patient=mine"])
+        compose(["runtime=mine"])
     with pytest.raises(ConfigError, match="existing folder"):
         compose([], config_dirs=[tmp_path / "none"])
