@@ -42,14 +42,13 @@ class Memory:
         return self.kept.get(name)
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.2])
 @pytest.mark.parametrize(
     "calibrator",
     [LaplaceCalibrator(draws=4000), PsisCalibrator(batch=2000, chunk=500), NUTS],
     ids=lambda calibrator: type(calibrator).__name__,
 )
-def test_every_calibrator_finds_the_closed_form(calibrator, weight):
-    problem = linear.problem(weight=weight)
+def test_every_calibrator_finds_the_closed_form(calibrator):
+    problem = linear.problem(weight=0.4)
     mean, covariance = linear.exact(problem)
     posterior = calibrate(problem, calibrator, key=jax.random.key(3))
     for i, path in enumerate(("offset", "slope")):

@@ -1,5 +1,6 @@
 """Prior and problem: paths, transforms, missing visits, failures, the least-squares form."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import linear_case as linear
@@ -9,10 +10,11 @@ import pytest
 from scipy import stats
 
 from tumortwin.inference import Prior, Problem, central_difference_jacobian
-from tumortwin.inference._linearize import linearize
+from tumortwin.inference._linearize import linearize as eager_linearize
 from tumortwin.inference._map import compressed_residuals
 from tumortwin.observation import AdcObservation, Datum
 
+linearize = eqx.filter_jit(eager_linearize)
 PRIORS = {
     "normal": dist.Normal(2.0, 3.0),
     "lognormal": dist.LogNormal(-1.0, 0.5),
@@ -29,7 +31,7 @@ def test_the_density_of_the_coordinates_integrates_to_one_and_peaks_at_zero():
         if prior.size > 1:
             continue
         grid = np.linspace(-30, 30, 20_001)
-        log_density = jax.vmap(prior.log_density)(jnp.asarray(grid)[:, None])
+        log_density = jax.jit(jax.vmap(prior.log_density))(jnp.asarray(grid)[:, None])
         assert np.trapezoid(np.exp(log_density), grid) == pytest.approx(1.0, abs=2e-4), name
         assert abs(grid[np.argmax(log_density)]) < 0.01, name
         assert float(prior.curvature(jnp.zeros(1))[0]) == pytest.approx(1.0, rel=1e-6), name
@@ -71,7 +73,7 @@ def test_a_missing_visit_and_invalid_voxels_are_the_same_as_no_data():
     eta = linear.solve(linear.Line(*given.prior.constrain(z).values()), (2.5,))[0, 0]
     extra = stats.norm.logpdf(values[0], float(eta), linear.NOISE)
     assert float(partly.log_density(z)) == pytest.approx(float(fewer.log_density(z)) + extra, rel=1e-10)
-    assert np.isfinite(jax.grad(partly.log_density)(z)).all()
+    assert np.isfinite(jax.jit(jax.grad(partly.log_density))(z)).all()
     assert fewer.days == (0.0, 1.0, 4.0)
 
 
@@ -105,7 +107,7 @@ def test_the_compressed_residuals_stand_for_the_whole_problem():
     problem = Problem(given.model, {"image": linear.build(AdcObservation, 0.3)}, prior, given.data, linear.solve)
     z = jnp.asarray([0.3, 0.2, -0.4])
     local = linearize(problem, z, step=1e-3, observed=True)
-    np.testing.assert_allclose(local.gradient, jax.grad(problem.log_density)(z), rtol=1e-5)
+    np.testing.assert_allclose(local.gradient, jax.jit(jax.grad(problem.log_density))(z), rtol=1e-5)
     hessian = local.information + jnp.diag(local.curvature)
     rho, jacobian = compressed_residuals(-local.log_density, -local.gradient, hessian, jnp.asarray(1e3), 1e-6)
     assert float(jnp.sum(rho**2) / 2) == pytest.approx(1e3 - float(problem.log_density(z)), rel=1e-10)

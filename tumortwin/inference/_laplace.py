@@ -13,6 +13,7 @@ from tumortwin.inference._identifiability import identifiability_report
 from tumortwin.inference._linearize import expected_linearization
 from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._prior import Prior, Values
 from tumortwin.inference._problem import Problem
 
 # Half the squared Newton decrement is the log density still to be gained [nats].
@@ -141,10 +142,19 @@ class LaplaceCalibrator(AbstractCalibrator):
 
 def constrained_draws(problem: Problem, z: np.ndarray) -> dict[str, np.ndarray]:
     """`z` [chain, draw, parameter] to parameter values by path [chain, draw, ...]."""
-    values = jax.vmap(jax.vmap(problem.prior.constrain))(jnp.asarray(z))
-    return {path: np.asarray(value) for path, value in values.items()}
+    return {path: np.asarray(value) for path, value in _constrained(problem.prior, jnp.asarray(z)).items()}
+
+
+@eqx.filter_jit
+def _constrained(prior: Prior, z: Array) -> Values:
+    return jax.vmap(jax.vmap(prior.constrain))(z)
 
 
 def prior_draws(problem: Problem, n: int, *, key: Array) -> dict[str, np.ndarray]:
     """Draws of the prior, path -> [1, n, ...]."""
-    return {path: np.asarray(value)[None] for path, value in problem.prior.sample((n,), key=key).items()}
+    return {path: np.asarray(value)[None] for path, value in _sampled(problem.prior, n, key).items()}
+
+
+@eqx.filter_jit
+def _sampled(prior: Prior, n: int, key: Array) -> Values:
+    return prior.sample((n,), key=key)

@@ -140,6 +140,7 @@ def _potential(entry: Distribution, t: Array) -> Array:
     return -jnp.asarray(entry.log_prob(value)) - transform.log_abs_det_jacobian(t, value)
 
 
+@eqx.filter_jit
 def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:
     """Mode of `phi` by damped Newton steps, and `phi''^{-1/2}` there."""
 
