@@ -22,6 +22,7 @@ from tumortwin.inference import (
     pareto_smooth,
     ranks,
     reweight,
+    truncated_log_normal,
     uniformity,
 )
 from tumortwin.observation import AdcObservation, Datum
@@ -105,8 +106,9 @@ def _width(model, days):
     return width + jnp.asarray(days)[:, None] * 2 * jnp.sqrt(model.diffusivity * model.growth) * jnp.ones((1, 4))
 
 
-def _pair(days):
-    prior = Prior({"diffusivity": dist.LogNormal(-2.0, 0.8), "growth": dist.LogNormal(-4.0, 0.8)})
+def _pair(days, bounded=False):
+    diffusivity = truncated_log_normal(0.135, 0.8, 0.01, 1.0) if bounded else dist.LogNormal(-2.0, 0.8)
+    prior = Prior({"diffusivity": diffusivity, "growth": dist.LogNormal(-4.0, 0.8)})
     truth = linear.build(Pair, 0.15, 0.02)
     data = tuple(Datum(d, "front", np.asarray(_width(truth, (d,))[0])) for d in days)
     return Problem(truth, {"front": linear.build(AdcObservation, 0.05)}, prior, data, _width)
@@ -117,6 +119,8 @@ def test_one_scan_identifies_the_ratio_only_and_two_identify_both():
     assert "Only jointly identified" in one.statement
     assert "diffusivity / growth" in one.statement
     assert "prior decides the split" in one.statement
+    bounded = calibrate(_pair((0.0,), bounded=True), LaplaceCalibrator(), key=jax.random.key(0))
+    assert "diffusivity / growth" in bounded.statement
     two = calibrate(_pair((0.0, 60.0)), LaplaceCalibrator(), key=jax.random.key(0))
     assert "Every parameter is identified" in two.statement
     assert "jointly" not in two.statement

@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
+from jaxtyping import Array
 
 from tumortwin.inference._problem import Problem
 
@@ -16,6 +18,8 @@ JOINED = 0.7
 # Smallest loading, relative to the largest of the direction, that is named.
 LEAST_LOADING = 0.3
 EXPONENT_STEPS = 2
+# A coordinate so far out that a parameter stands at the lower end of its support.
+FAR = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +51,15 @@ class Identifiability:
         }
 
 
-def identifiability_report(problem: Problem, information: np.ndarray, curvature: np.ndarray) -> Identifiability:
+def identifiability_report(
+    problem: Problem, z: np.ndarray, information: np.ndarray, curvature: np.ndarray
+) -> Identifiability:
     """Compare posterior and prior by direction.
 
     $$ \\tilde F = K^{-1/2} F K^{-1/2} = \\sum_i \\lambda_i v_i v_i^T, \\qquad
        \\frac{\\mathrm{var}_{post}}{\\mathrm{var}_{prior}}(v_i) = \\frac{1}{1 + \\lambda_i} $$
 
-    with `F` the Fisher information and `K` the prior's curvature, both at the MAP, in coordinates in which the prior
+    with `F` the Fisher information and `K` the prior's curvature, both at the MAP `z`, in coordinates in which it
     has unit spread. A parameter is *identified* when the data leave less than a quarter of its prior variance, *prior-
     driven* when they leave more than half. Prior-driven parameters that would be identified if the others were known
     are only *jointly* identified: they are grouped by their posterior correlation, and the marginal information of the
@@ -69,7 +75,8 @@ def identifiability_report(problem: Problem, information: np.ndarray, curvature:
     correlation = covariance / np.outer(spread, spread)
     labels = _labels(problem.prior.names)
     values, vectors = np.linalg.eigh(whitened)
-    powers, scales = _is_positive(problem), _scales(problem)
+    powers = _is_positive(problem)
+    scales = _scales(problem, z, powers)
     directions = tuple(
         Direction(_combination(vectors[:, i], labels, powers, scales * root), float(1 / (1 + max(values[i], 0.0))))
         for i in np.argsort(values)[::-1]
@@ -178,15 +185,18 @@ def _labels(names: tuple[str, ...]) -> list[str]:
 
 
 def _is_positive(problem: Problem) -> np.ndarray:
-    """Whether a parameter's unconstrained coordinate is its logarithm."""
-    flags: list[bool] = []
-    for path, shape in problem.prior.shapes.items():
-        support = problem.prior.distributions[path].support
-        flags += [isinstance(support, type(constraints.positive)) or support is constraints.positive] * int(
-            np.prod(shape, dtype=int)
-        )
-    return np.asarray(flags)
+    """Whether a parameter's support holds no negative value, so that its logarithm is its natural scale."""
+    lowest = problem.prior.constrain(jnp.full(problem.prior.size, -FAR))
+    return np.concatenate([np.ravel(np.asarray(lowest[path])) >= 0 for path in problem.prior.paths])
 
 
-def _scales(problem: Problem) -> np.ndarray:
-    return np.concatenate([np.ravel(problem.prior.scale[path]) for path in problem.prior.paths])
+def _scales(problem: Problem, z: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Slope of each parameter (of its logarithm where positive) with respect to its own coordinate, at `z`."""
+
+    def natural(point: Array) -> Array:
+        values = problem.prior.constrain(point)
+        flat = jnp.concatenate([jnp.ravel(values[path]) for path in problem.prior.paths])
+        return jnp.where(positive, jnp.log(jnp.where(positive, flat, 1)), flat)
+
+    point = jnp.asarray(z)
+    return np.asarray(jax.jvp(natural, (point,), (jnp.ones_like(point),))[1])

@@ -104,7 +104,7 @@ class PsisCalibrator(AbstractCalibrator):
                 "sample_reliable": float(state["reliable"]),
                 "failed_solves": float(np.sum(~np.isfinite(state["targets"]))),
             },
-            statement=identifiability_report(problem, fitted.information, fitted.curvature).statement,
+            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.laplace.info(problem, state),
             prior_draws=prior_draws(problem, size, key=child_key(state_key(state), "prior")),
             log_density=state["targets"][None],

@@ -91,7 +91,7 @@ class LaplaceCalibrator(AbstractCalibrator):
             draws=draws,
             log_weights=None,
             diagnostics=self.diagnostics(problem, state),
-            statement=identifiability_report(problem, fitted.information, fitted.curvature).statement,
+            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.info(problem, state),
             prior_draws=prior_draws(problem, self.draws, key=child_key(state_key(state), "prior")),
             monte_carlo_error=errors,
@@ -116,7 +116,7 @@ class LaplaceCalibrator(AbstractCalibrator):
     def info(self, problem: Problem, state: State) -> dict[str, Any]:
         """Those of the MAP, with the Gaussian itself and the information by direction."""
         fitted = self.fitted(state)
-        report = identifiability_report(problem, fitted.information, fitted.curvature)
+        report = identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature)
         return {
             **self.map.info(problem, state),
             "parameter_names": list(problem.prior.names),

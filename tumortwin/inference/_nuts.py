@@ -96,7 +96,7 @@ class NutsCalibrator(AbstractCalibrator):
                 "step_size": float(np.mean(state["chain_step_size"][:, -1])),
                 "deepest_tree": float(np.log2(np.max(state["chain_gradients"][:, kept]) + 1)),
             },
-            statement=identifiability_report(problem, fitted.information, fitted.curvature).statement,
+            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.laplace.info(problem, state),
             prior_draws=prior_draws(problem, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
