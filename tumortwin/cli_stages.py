@@ -1,44 +1,468 @@
-"""The stages behind the verbs: they join io, twin and report. Each takes the configuration and the run."""
+"""The stages behind the verbs: they join io, twin and report. Each takes the configuration and the run.
 
-from collections.abc import Sequence
+Every stage writes its files into the run and can start from the files of the stage before it, in this run or in the one
+that `run=DIR` names.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from omegaconf import DictConfig
 
+from tumortwin import __version__
+from tumortwin.cli_patient import Case, data_files, load_case, planned_treatment, start_of
+from tumortwin.cli_report import report_data
+from tumortwin.config import flatten, instantiate
+from tumortwin.control import PlanVariables, ProjectedGradient, WeeklyFractions
+from tumortwin.inference import Posterior, Problem, calibrate
+from tumortwin.io import (
+    bids_name,
+    read_posterior,
+    write_dataset_description,
+    write_forecast,
+    write_posterior,
+    write_volume,
+)
+from tumortwin.models import (
+    ContourProfile,
+    Diffusion,
+    DrugResponse,
+    LogisticProliferation,
+    RadiotherapyResponse,
+    ReactionDiffusion,
+)
+from tumortwin.params import parameter_units
+from tumortwin.report import write_report
 from tumortwin.runs import Run
+from tumortwin.solvers import StrangRKL2
+from tumortwin.treatments import Course
+from tumortwin.twin import (
+    Forecast,
+    GliomaSettings,
+    Twin,
+    dropped_paths,
+    forecast,
+    path_gap,
+    planning_problem,
+    recommend_schedule,
+    replay_cases,
+    replay_scores,
+    truth_entries,
+)
+
+__all__ = [
+    "data_files",
+    "run_calibrate",
+    "run_forecast",
+    "run_recommend",
+    "run_report",
+    "run_simulate",
+    "run_twin",
+]
+
+_DAYS_BETWEEN = 15.0
+
+CITED = (
+    Diffusion,
+    LogisticProliferation,
+    RadiotherapyResponse,
+    DrugResponse,
+    ReactionDiffusion,
+    StrangRKL2,
+    ContourProfile,
+)
+"""What every imaging twin is made of, beyond what its configuration names: for `tumortwin cite`."""
 
 
-def data_files(config: DictConfig) -> Sequence[Path]:
-    """The files that a run will read; their contents are part of what makes it the same run."""
-    del config
-    return ()
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What every stage needs: the case, the twin of what is known, and its problem."""
+
+    case: Case
+    twin: Twin
+    problem: Problem
+    dropped: Mapping[str, str]
+
+
+def prepare(config: DictConfig, run: Run) -> Setting:
+    """Reads the patient and builds the twin's calibration problem."""
+    with run.progress.task("patient"):
+        case = load_case(config, run.key("patient"))
+        prior = instantiate(flatten(config.prior), where="prior")
+        settings = GliomaSettings(
+            gray_ratio=float(config.cancer.gray_ratio),
+            alpha_beta=float(config.cancer.alpha_beta),
+            elimination_rate=float(config.cancer.elimination_rate),
+            adc_water=float(config.observation.adc_water),
+            adc_tumor=float(config.observation.adc_tumor),
+            voxel_weight=float(config.observation.voxel_weight),
+            start=start_of(config, case.known),
+        )
+        twin = Twin.of(
+            case.known,
+            instantiate(config.solver, where="solver"),
+            prior,
+            settings,
+            spacing=float(config.geometry.spacing),
+            margin=float(config.geometry.margin),
+            bucket=int(config.geometry.bucket),
+        )
+        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior))
+
+
+# --- stages ---
+
+
+def calibrated(config: DictConfig, run: Run, setting: Setting, *, here: bool) -> Posterior:
+    """The posterior: calibrated in this run, or read from this run or the one it starts from."""
+    if here:
+        with run.stage("calibrate", outputs=["posterior.zarr"]) as stage:
+            if stage.needed:
+                calibrator = instantiate(config.calibrator, where="calibrator")
+                with run.progress.task("calibrate") as bar:
+                    posterior = calibrate(
+                        setting.problem,
+                        calibrator,
+                        key=run.key("calibrate"),
+                        progress=lambda name, done, total: bar.update(done, total),
+                        checkpoint=Checkpoints(run),
+                    )
+                _keep_posterior(run, setting, posterior)
+    return stored_posterior(run.source("posterior.zarr"))
+
+
+class Checkpoints:
+    """States of a calibrator as `.npz` files in the run directory, each renamed into place."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps `arrays`, replacing what was there in one motion."""
+        with self.run.writing("checkpoints", f"{name}.npz") as path:
+            with open(path, "wb") as handle:
+                np.savez(handle, allow_pickle=False, **arrays)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept, or None."""
+        path = self.run.path("checkpoints", f"{name}.npz")
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+
+def _keep_posterior(run: Run, setting: Setting, posterior: Posterior) -> None:
+    known = parameter_units(setting.problem.model) | {
+        f"observation.{c}.{path}": unit
+        for c, o in setting.problem.observations.items()
+        for path, unit in parameter_units(o).items()
+    }
+    stats: dict[str, np.ndarray] = {"log_weight": np.log(np.maximum(posterior.weights, 1e-300))}
+    if posterior.log_density is not None:
+        stats["log_density"] = posterior.log_density
+    attrs = {
+        "statement": posterior.statement,
+        "diagnostics": dict(posterior.diagnostics),
+        "info": posterior.info,
+        "units": {path: known.get(path, "1") for path in posterior.draws},
+        "dropped": dict(setting.dropped),
+        "model": "ReactionDiffusion",
+        "calibrator": str(run.config.calibrator.get("_target_", "")).rsplit(".", 1)[-1],
+        "version": __version__,
+    }
+    write_posterior(run.path("posterior.zarr"), posterior.draws, posterior.prior_draws, stats, attrs)
+
+
+def stored_posterior(path: Path) -> Posterior:
+    """A posterior as `calibrate` left it on disk."""
+    draws, prior, stats, attrs = read_posterior(path)
+    return Posterior(
+        draws=draws,
+        log_weights=stats["log_weight"],
+        diagnostics=attrs["diagnostics"],
+        statement=attrs["statement"],
+        info={**attrs["info"], "units": attrs["units"], "dropped": attrs["dropped"], "calibrator": attrs["calibrator"]},
+        prior_draws=prior,
+        log_density=stats.get("log_density"),
+    )
+
+
+def forecast_days(config: DictConfig, case: Case) -> list[float]:
+    """The days of a forecast: those of the configuration, the visits, and `horizon` after the last known one."""
+    given = config.patient.forecast_days
+    visits = {scan.day for scan in case.patient.scans}
+    if given is not None:
+        return sorted({float(d) for d in given} | visits)
+    end = max(case.known.scans[-1].day + (0.0 if case.hidden else float(config.horizon)), *visits, _DAYS_BETWEEN)
+    return sorted(set(np.arange(0.0, end + 1e-9, _DAYS_BETWEEN).tolist()) | visits | {end})
+
+
+def map_days(config: DictConfig, case: Case, days: Sequence[float]) -> list[float]:
+    """The days whose maps are kept."""
+    if config.patient.map_days is not None:
+        return [float(d) for d in config.patient.map_days if float(d) in days]
+    return [scan.day for scan in case.hidden] or [days[-1]]
+
+
+def forecasted(config: DictConfig, run: Run, setting: Setting, posterior: Posterior) -> None:
+    """forecast.zarr, maps as NIfTI, and the scores of the hidden scans."""
+    outputs = ["forecast.zarr", "derivatives", "scores.json"]
+    with run.stage("forecast", outputs=outputs) as stage:
+        if not stage.needed:
+            return
+        days = forecast_days(config, setting.case)
+        with run.progress.task("forecast") as bar:
+            found = forecast(
+                setting.problem,
+                posterior,
+                days,
+                n_draws=int(config.draws),
+                progress=lambda name, done, total: bar.update(done, total),
+                key=run.key("forecast"),
+            )
+        kept = map_days(config, setting.case, days)
+        _keep_forecast(run, setting, found, kept)
+        with run.progress.task("scores"):
+            entries = _scores(config, setting, posterior, found)
+        _keep_derivatives(run, setting, found, kept)
+        run.write_json("scores.json", entries)
+
+
+def _keep_forecast(run: Run, setting: Setting, found: Forecast, kept: Sequence[float]) -> None:
+    rows = [found.days.index(day) for day in found.days]
+    volumes = {f"volume_{c}": v for c, v in found.volume.items()}
+    volumes |= {f"volume_{c}_predictive": v for c, v in found.predictive.items()}
+    volumes["volume_tumor_mass"] = found.mass
+    maps = {"map_mean": found.mean[rows], "map_sd": found.sd[rows], "map_p_tumor": found.p_tumor[rows]}
+    maps |= {f"map_p_{c}": v[rows] for c, v in found.p_channels.items()}
+    attrs = {
+        "affine": setting.twin.frame.grid.affine_array.tolist(),
+        "origin_day": setting.case.known.scans[-1].day,
+        "map_days": list(kept),
+        "extent_channel": found.extent_channel,
+        "draws": {path: np.asarray(value).tolist() for path, value in found.draws.items() if value.ndim == 1},
+    }
+    write_forecast(run.path("forecast.zarr"), found.days, volumes, maps, attrs)
+
+
+def _keep_derivatives(run: Run, setting: Setting, found: Forecast, kept: Sequence[float]) -> None:
+    """Mean, sd and P(tumor) on the patient's own grid, in BIDS-derivative names."""
+    patient, frame = setting.case.patient, setting.twin.frame
+    subject = "".join(ch for ch in patient.id if ch.isalnum()) or "patient"
+    with run.writing("derivatives") as folder:
+        folder.mkdir()
+        write_dataset_description(folder, name=f"tumortwin forecast of {patient.id}", sources=[patient.source])
+        for day in kept:
+            i = found.days.index(day)
+            fields = {"mean": found.mean[i], "std": found.sd[i], "ptumor": found.p_tumor[i]}
+            for stat, field in fields.items():
+                entities = {"sub": subject, "desc": f"forecastD{round(day):03d}", "stat": stat}
+                target = folder / f"sub-{subject}" / "anat" / bids_name(entities, "map")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_volume(target, frame.fine(field), patient.grid, description=f"{stat} on day {day:g}")
+
+
+def _scores(config: DictConfig, setting: Setting, posterior: Posterior, found: Forecast) -> list[dict[str, Any]]:
+    case, entries = setting.case, []
+    if case.hidden:
+        cases = replay_cases(
+            case.known,
+            case.hidden,
+            setting.twin.frame,
+            found,
+            radial_velocity=float(config.patient.baseline.radial_velocity),
+            doubling_time=float(config.patient.baseline.doubling_time),
+        )
+        entries += replay_scores(cases, case.patient)
+    return entries + truth_entries(case.patient, truth_intervals(posterior, found))
+
+
+TRUTH_PATHS = {
+    "diffusivity": "mechanisms.diffusion.white_matter",
+    "rate": "mechanisms.proliferation.rate",
+    "alpha": "mechanisms.radiotherapy.alpha",
+    "sensitivity": "mechanisms.chemotherapy.sensitivity",
+    "flair_threshold": "observation.flair.threshold",
+    "t1gd_threshold": "observation.t1gd.threshold",
+}
+
+
+def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[float, float, float]]:
+    """95 % intervals (low, median, high) by the names of a virtual patient's truths; volumes are latent ones."""
+    levels = (0.025, 0.5, 0.975)
+    intervals: dict[str, tuple[float, float, float]] = {}
+    for name, path in TRUTH_PATHS.items():
+        if path in posterior.draws:
+            low, mid, high = (float(posterior.quantile(path, q)) for q in levels)
+            intervals[name] = (low, mid, high)
+    for channel, volume in found.volume.items():
+        for i, day in enumerate(found.days):
+            low, mid, high = (float(v) for v in np.quantile(volume[:, i], levels))
+            intervals[f"volume_{channel}_{day:g}"] = (low, mid, high)
+    return intervals
+
+
+def recommended(config: DictConfig, run: Run, setting: Setting, posterior: Posterior) -> None:
+    """plan.json: the recommended plan, its equal-BED twin and the standard of care on fresh draws."""
+    if not config.patient.plan.enabled:
+        run.log(f"recommend: left out: {config.patient.plan.reason}")
+        return
+    with run.stage("recommend", outputs=["plan.json"]) as stage:
+        if not stage.needed:
+            return
+        settings, plan = config.controller, config.patient.plan
+        given = setting.case.patient.schedule.drugs or planned_treatment(config).drugs
+        parametrization = WeeklyFractions(
+            n_weeks=int(settings.weeks), fractions_per_week=int(settings.fractions_per_week), concurrent=_moved(given)
+        )
+        problem = planning_problem(
+            setting.problem,
+            posterior,
+            parametrization,
+            instantiate(config.objective, where="objective"),
+            instantiate(config.risk, where="risk"),
+            [instantiate(node, where="constraint") for node in config.constraint.values()],
+            start_window=(float(plan.earliest), float(plan.latest)),
+            horizon=float(plan.horizon),
+            n_draws=int(settings.draws),
+            key=run.key("plan"),
+        )
+        standard = parametrization.uniform(float(settings.standard_dose), float(plan.standard_start))
+        content = _recommendation(run, setting, posterior, problem, standard, settings)
+        run.write_json("plan.json", content)
+
+
+def _moved(drugs: Mapping[str, Course]) -> dict[str, Course]:
+    """Drug courses counted from their own first day, so that they move with the first fraction."""
+    return {name: Course(c.times - c.times[0], c.doses) for name, c in drugs.items() if c.size}
+
+
+def _recommendation(
+    run: Run, setting: Setting, posterior: Posterior, problem: Any, standard: PlanVariables, settings: DictConfig
+) -> dict[str, Any]:
+    controller = ProjectedGradient(
+        standard,
+        tolerance=float(settings.tolerance),
+        max_gradients=int(settings.max_gradients),
+        start_step=float(settings.start_step),
+    )
+    with run.progress.task("schedule", total=2 * int(settings.max_gradients)) as bar:
+        found, outcomes = recommend_schedule(
+            problem,
+            posterior,
+            controller,
+            standard,
+            n_fresh=int(settings.fresh_draws),
+            minimal_gains={problem.objective.name: float(settings.minimal_gain)},
+            on_step=lambda info: bar.update(info["gradient_evaluations"]),
+            key=run.key("compare"),
+        )
+    content = found.to_json()
+    content["outcomes"] = {name: [float(v) for v in values] for name, values in outcomes.items()}
+    content["path_gap"] = path_gap(problem, standard)
+    content["retrospective"] = bool(run.config.patient.plan.retrospective)
+    content["horizon"] = float(run.config.patient.plan.horizon)
+    return content
+
+
+# --- verbs ---
+
+
+def _results(run: Run, config: DictConfig, posterior: Posterior | None) -> None:
+    rows: list[dict[str, Any]] = []
+    if posterior is not None:
+        targets = {"k_hat": "< 0.7", "ess": "> 400", "r_hat": "< 1.01", "divergences": "0"}
+        for name, value in posterior.diagnostics.items():
+            rows.append(_row(f"diagnostics.{name}", value, "1", targets.get(name)))
+        for path in posterior.draws:
+            unit = posterior.info["units"].get(path, "1")
+            for label, level in (("low", 0.025), ("median", 0.5), ("high", 0.975)):
+                rows.append(_row(f"posterior.{path}.{label}", np.ravel(posterior.quantile(path, level))[0], unit))
+    for name in ("scores.json",):
+        if (run.directory / name).is_file():
+            rows += json.loads((run.directory / name).read_text())
+    if (run.directory / "plan.json").is_file():
+        plan = json.loads((run.directory / "plan.json").read_text())
+        for name, entry in plan["comparison"].items():
+            rows.append(_row(f"plan.{name}", entry["value"], entry["unit"]))
+        for name, entry in plan["equal_effect"]["comparison"].items():
+            rows.append(_row(f"plan_equal_bed.{name}", entry["value"], entry["unit"]))
+        rows.append(_row("plan.path_gap", plan["path_gap"], "1"))
+    run.write_results(rows)
+
+
+def _row(name: str, value: Any, unit: str, target: str | None = None) -> dict[str, Any]:
+    number = None if value is None else float(value)
+    return {"name": name, "value": number, "unit": unit, "target": target, "source": None}
+
+
+def _report(config: DictConfig, run: Run, setting: Setting) -> None:
+    with run.stage("report", outputs=["report.html"]) as stage:
+        if stage.needed:
+            with run.progress.task("report"):
+                write_report(report_data(config, run, setting.case, setting.twin.frame, setting.dropped), run.directory)
 
 
 def run_twin(config: DictConfig, run: Run) -> None:
     """Scans -> posterior -> forecast -> schedule -> report."""
-    raise NotImplementedError
+    setting = prepare(config, run)
+    posterior = calibrated(config, run, setting, here=True)
+    run.say(posterior.statement)
+    forecasted(config, run, setting, posterior)
+    recommended(config, run, setting, posterior)
+    _results(run, config, posterior)
+    _report(config, run, setting)
 
 
 def run_simulate(config: DictConfig, run: Run) -> None:
-    """The model forward in time."""
-    raise NotImplementedError
+    """The model at the medians of the prior, forward in time: forecast.zarr of one draw."""
+    setting = prepare(config, run)
+    prior = setting.problem.prior
+    middle = prior.constrain(jnp.zeros(prior.size))
+    draws = {path: np.asarray(value)[None, None] for path, value in middle.items()}
+    single = Posterior(draws, None, {}, "One simulation at the medians of the prior: nothing was learned from data.")
+    with run.stage("simulate", outputs=["forecast.zarr"]) as stage:
+        if stage.needed:
+            days = forecast_days(config, setting.case)
+            found = forecast(setting.problem, single, days, n_draws=1, chunk=1, key=run.key("simulate"))
+            _keep_forecast(run, setting, found, map_days(config, setting.case, days))
+            rows = [
+                _row(f"simulate.{c}.volume.day{d:g}", found.volume[c][0, i], "mm^3")
+                for c in sorted(found.volume)
+                for i, d in enumerate(found.days)
+            ]
+            run.write_results(rows)
 
 
 def run_calibrate(config: DictConfig, run: Run) -> None:
     """Scans -> posterior."""
-    raise NotImplementedError
+    posterior = calibrated(config, run, prepare(config, run), here=True)
+    run.say(posterior.statement)
+    _results(run, config, posterior)
 
 
 def run_forecast(config: DictConfig, run: Run) -> None:
     """Posterior -> forecast."""
-    raise NotImplementedError
+    setting = prepare(config, run)
+    posterior = calibrated(config, run, setting, here=False)
+    forecasted(config, run, setting, posterior)
+    _results(run, config, posterior)
 
 
 def run_recommend(config: DictConfig, run: Run) -> None:
     """Posterior -> schedule."""
-    raise NotImplementedError
+    setting = prepare(config, run)
+    posterior = calibrated(config, run, setting, here=False)
+    recommended(config, run, setting, posterior)
+    _results(run, config, posterior)
 
 
 def run_report(config: DictConfig, run: Run) -> None:
     """Files -> report."""
-    raise NotImplementedError
+    _report(config, run, prepare(config, run))

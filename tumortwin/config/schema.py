@@ -72,12 +72,13 @@ class Report:
 
 @dataclass
 class Root:
-    """The whole configuration of a run. `horizon` [day] of forecast and plan; `run`: an earlier run to start from."""
+    """The whole configuration of a run. `horizon` [day] of a forecast; `draws` of it; `run`: an earlier run to start from."""
 
     task: Task = field(default_factory=Task)
     name: str = "default"
     seed: int = 0
     horizon: float = 90.0
+    draws: int = 200
     run: str | None = None
     cancer: Open = field(default_factory=dict)
     patient: Open = field(default_factory=dict)

@@ -24,7 +24,7 @@ _NODES, _WEIGHTS = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
 
 
 class SubStep(NamedTuple):
-    """Kill on one sub-step: its width [day], its log-kill, and the three nodal weights of e^{-Lambda} (sum: its mean)."""
+    """Kill on one sub-step: its width [day], its log-kill, the three nodal weights of e^{-Lambda} (sum: its mean)."""
 
     width: Float[Array, "..."]
     log_kill: Float[Array, "..."]

@@ -31,8 +31,8 @@ def simulate(
     """Solve the model under a schedule from `t0` and return the states at `ts`.
 
     **Arguments:** `ts` [day] concrete, strictly increasing, none before `t0`; `solver` the step policy;
-    `estimate_error` adds a second solve with steps twice as long (about 0.7 of the cost; a compiled caller that does not
-    use it does not pay for it); `forward_mode` switches to a kernel with `jvp` instead of the fast `vjp`.
+    `estimate_error` adds a second solve with steps twice as long (about 0.7 of the cost; a compiled caller that does
+    not use it does not pay for it); `forward_mode` switches to a kernel with `jvp` instead of the fast `vjp`.
 
     **Returns:** a `Trajectory`. A state saved on the day of a treatment event is the state *before* it. Gradients with
     respect to everything traced in `model` and `schedule`, times and doses included.
@@ -74,8 +74,9 @@ def simulate(
 
 def _checked(ts: Sequence[float] | np.ndarray, t0: float) -> list[float]:
     days = [float(t) for t in ts]
-    if not days or days[0] < t0 or any(b <= a for a, b in zip(days[:-1], days[1:], strict=True)):
-        raise ValueError(f"required: save times strictly increasing from t0 = {t0}; received: {days}")
+    ordered = all(b > a for a, b in zip(days[:-1], days[1:], strict=True))
+    if not (days and np.isfinite([t0, *days]).all() and days[0] >= t0 and ordered):
+        raise ValueError(f"required: finite save times strictly increasing from t0 = {t0}; received: {days}")
     return days
 
 

@@ -32,8 +32,8 @@ class Phase(NamedTuple):
 class FixedSteps(eqx.Module):
     """The fast path: equal steps between save times and resections.
 
-    **Arguments:** `max_step` [day]: no step is longer; `max_diffusivity` [mm^2/day]: upper bound of D_w, from the prior's
-    truncation: the number of stages is chosen from it, and a diffusivity above it is a failed solve.
+    **Arguments:** `max_step` [day]: no step is longer; `max_diffusivity` [mm^2/day]: upper bound of D_w, from the
+    prior's truncation: the number of stages is chosen from it, and a diffusivity above it is a failed solve.
 
     **Good values:** 8 days for an error of some 1e-4 at rho 0.025 /day; steps scale with 1/rho.
     """

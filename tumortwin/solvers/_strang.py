@@ -60,6 +60,17 @@ class StepCoefficients(eqx.Module):
     prescaled: bool = eqx.field(static=True, default=False)
 
 
+def along_last_axis(scalar: Float[Array, ""], like: Float[Array, "x y z"]) -> Float[Array, "1 1 z"]:
+    """A run-time scalar as a vector along the last axis, in the dtype of `like`.
+
+    XLA fuses a scaling of the faces into the stencil; with a run-time scalar the fused loop is not vectorized (4 times
+    slower), with a vector it is. The small product keeps XLA from seeing that the vector is constant.
+    """
+    halves = jnp.full((like.shape[-1], 2), 0.5, like.dtype)
+    vector = jax.lax.optimization_barrier(halves @ jnp.stack([scalar, scalar]).astype(like.dtype))
+    return vector[None, None, :]
+
+
 class StrangRKL2(diffrax.AbstractSolver):
     """Second-order splitting for reaction-diffusion with treatment jumps.
 
@@ -100,9 +111,8 @@ class StrangRKL2(diffrax.AbstractSolver):
         y = jax.lax.optimization_barrier(react(y0, args.rate, first))
         faces = args.faces
         if not args.prescaled:
-            # Scaled outside the stencil: a run-time scalar fused into it would stop vectorisation.
-            factor = ((first.width + second.width) * stage_weight(self.stages)).astype(y0.dtype)
-            faces = Faces(*jax.lax.optimization_barrier(tuple(faces.scaled(factor))))
+            factor = along_last_axis((first.width + second.width) * stage_weight(self.stages), y0)
+            faces = Faces(*(f * factor for f in faces))
         advance = diffuse_plain if self.forward_mode else diffuse
         y = jax.lax.optimization_barrier(advance(y, faces, self.stages))
         y1 = react(y, args.rate, second)

@@ -72,9 +72,7 @@ def build_problem(
     settings = GliomaSettings() if settings is None else settings
     tissue = frame.tissue(patient)
     channels = sorted({c for scan in patient.scans for c in scan.masks})
-    observations = {
-        channel: MaskObservation(settings.thresholds.get(channel, _HALF), 1.0) for channel in channels
-    }
+    observations = {channel: MaskObservation(settings.thresholds.get(channel, _HALF), 1.0) for channel in channels}
     if any(scan.adc is not None for scan in patient.scans):
         observations["adc"] = AdcObservation(0.1)
     initial = _initial(patient, frame, settings)
@@ -115,12 +113,11 @@ def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str
     return reasons
 
 
-class Solve:
-    """`(model, days) -> density [time x y z]`, NaN where the solve failed. Compared by identity: one a problem."""
+class Solve(eqx.Module):
+    """`(model, days) -> density [time x y z]`, NaN where the solve failed."""
 
-    def __init__(self, schedule: Schedule, solver: FixedSteps) -> None:
-        self.schedule = schedule
-        self.solver = solver
+    schedule: Schedule
+    solver: FixedSteps
 
     def __call__(self, model: ReactionDiffusion, days: tuple[float, ...]) -> Array:
         model, fine = start_at_day_zero(model, self.solver)

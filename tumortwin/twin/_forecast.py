@@ -83,16 +83,14 @@ def forecast(
     draw_key, noise_key = jax.random.split(key)
     draws = posterior.resample(n_draws, key=draw_key)
     channels = [c for c, o in sorted(problem.observations.items()) if isinstance(o, MaskObservation)]
-    solve = problem.solve
     if schedule is not None:
-        assert isinstance(solve, Solve)
-        solve = Solve(schedule, solve.solver)
-    grid = problem.model.tissue.grid
-    run = _Runner(problem, solve, tuple(float(d) for d in days), tuple(channels))
-    sums, collected = None, []
+        assert isinstance(problem.solve, Solve)
+        problem = eqx.tree_at(lambda p: p.solve, problem, Solve(schedule, problem.solve.solver))
+    asked, names = tuple(float(d) for d in days), tuple(channels)
+    sums, collected = _no_sums(problem, len(asked), names), []
     for start in range(0, n_draws, chunk):
         part = {path: jnp.asarray(value[start : start + chunk]) for path, value in draws.items()}
-        sums, found = run(sums, part)
+        sums, found = _solve_chunk(problem, sums, part, asked, names)
         collected.append(jax.tree.map(np.asarray, found))
         if progress is not None:
             progress("forecast", min(start + chunk, n_draws), n_draws)
@@ -103,12 +101,11 @@ def forecast(
             f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller max_step, "
             "or a prior truncated below the solver's max_diffusivity"
         )
-    assert sums is not None
     mean = np.asarray(sums.density) / n_draws
     variance = np.asarray(sums.square) / n_draws - mean**2
     return Forecast(
-        days=run.days,
-        grid=grid,
+        days=asked,
+        grid=problem.model.tissue.grid,
         volume=volumes,
         predictive=_with_noise(volumes, spreads, correlation_volumes(posterior), key=noise_key),
         mass=mass,
@@ -121,50 +118,45 @@ def forecast(
 
 
 def correlation_volumes(posterior: Posterior) -> dict[str, float]:
-    """Residual correlation volume [mm^3] by channel: the mean over the channel's data that have one."""
+    """Residual correlation volume [mm^3] by channel: the median over the channel's data that have one.
+
+    The median, as the residual of an empty outline has one sign everywhere and no correlation length of its own.
+    """
     found: dict[str, list[float]] = {}
     for name, value in posterior.info.get("correlation_volume_mm3", {}).items():
         if np.isfinite(value):
             found.setdefault(name.split("@")[0], []).append(float(value))
-    return {channel: float(np.mean(values)) for channel, values in found.items()}
+    return {channel: float(np.median(values)) for channel, values in found.items()}
 
 
-class _Runner:
-    """A compiled chunk: draws -> running sums and per-draw numbers."""
+def _no_sums(problem: Problem, n_days: int, channels: tuple[str, ...]) -> _Sums:
+    shape = (n_days, *problem.model.tissue.grid.shape)
+    zero = jnp.zeros(shape, problem.model.tissue.fields["white_matter"].dtype)
+    return _Sums(zero, zero, {c: zero for c in channels})
 
-    def __init__(self, problem: Problem, solve, days: tuple[float, ...], channels: tuple[str, ...]) -> None:
-        self.problem = problem
-        self.solve = solve
-        self.days = days
-        self.channels = channels
-        self._chunk = eqx.filter_jit(self._run)
 
-    def __call__(self, sums: _Sums | None, draws: dict[str, Array]):
-        if sums is None:
-            shape = (len(self.days), *self.problem.model.tissue.grid.shape)
-            dtype = self.problem.model.tissue.fields["white_matter"].dtype
-            zero = jnp.zeros(shape, dtype)
-            sums = _Sums(zero, zero, {c: zero for c in self.channels})
-        return self._chunk(self.problem, sums, draws)
+@eqx.filter_jit
+def _solve_chunk(
+    problem: Problem, sums: _Sums, draws: dict[str, Array], days: tuple[float, ...], channels: tuple[str, ...]
+):
+    """Running sums after a chunk of draws, and the numbers of every draw."""
+    cell = problem.model.tissue.grid.cell_volume
+    inside = problem.model.tissue.domain.mask
+    axes = (1, 2, 3)
 
-    def _run(self, problem: Problem, sums: _Sums, draws: dict[str, Array]):
-        cell = problem.model.tissue.grid.cell_volume
-        inside = problem.model.tissue.domain.mask
-        axes = (1, 2, 3)
+    def one(carry: _Sums, values: dict[str, Array]):
+        model, observations = problem.bind(values)
+        density = problem.solve(model, days)
+        volumes, spreads, outlined = {}, {}, {}
+        for channel in channels:
+            p = norm.cdf(observations[channel].predict(density)) * inside[None].astype(density.dtype)
+            volumes[channel] = jnp.sum(p, axis=axes) * cell
+            spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
+            outlined[channel] = carry.outlined[channel] + p
+        carry = _Sums(carry.density + density, carry.square + density**2, outlined)
+        return carry, (volumes, spreads, jnp.sum(density, axis=axes) * cell)
 
-        def one(carry: _Sums, values: dict[str, Array]):
-            model, observations = problem.bind(values)
-            density = self.solve(model, self.days)
-            volumes, spreads, outlined = {}, {}, {}
-            for channel in self.channels:
-                p = norm.cdf(observations[channel].predict(density)) * inside[None].astype(density.dtype)
-                volumes[channel] = jnp.sum(p, axis=axes) * cell
-                spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
-                outlined[channel] = carry.outlined[channel] + p
-            carry = _Sums(carry.density + density, carry.square + density**2, outlined)
-            return carry, (volumes, spreads, jnp.sum(density, axis=axes) * cell)
-
-        return jax.lax.scan(one, sums, draws)
+    return jax.lax.scan(one, sums, draws)
 
 
 def _with_noise(

@@ -25,9 +25,7 @@ class ModelFrame:
     window: Window
 
     @classmethod
-    def around(
-        cls, patient: Patient, *, spacing: float = 3.0, margin: float = 25.0, bucket: int = 8
-    ) -> "ModelFrame":
+    def around(cls, patient: Patient, *, spacing: float = 3.0, margin: float = 25.0, bucket: int = 8) -> "ModelFrame":
         """The frame around everything outlined in the patient's scans.
 
         **Arguments:** `spacing` [mm] wanted edge of a model voxel (the block that comes nearest, never finer than the
@@ -54,10 +52,17 @@ class ModelFrame:
         """The model's grid."""
         return self.window.grid(self.source.coarsen(self.factors))
 
+    @property
+    def box(self) -> Window:
+        """The window in patient voxels."""
+        x, y, z = (s * f for s, f in zip(self.window.start, self.factors, strict=True))
+        a, b, c = (n * f for n, f in zip(self.window.shape, self.factors, strict=True))
+        return Window((x, y, z), (a, b, c))
+
     def coarse(self, field: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """Block means of a field on the patient's grid, cut to the window; `fill` beyond the patient's array."""
-        values = block_mean(np.asarray(field, np.float32), self.factors, fill)
-        return np.asarray(self.window.crop(values, fill=fill))
+        values = np.asarray(self.box.crop(np.asarray(field, np.float32), fill=fill))
+        return block_mean(values, self.factors, fill)
 
     def fine(self, field: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """A model field on the patient's grid by linear interpolation between voxel centres; `fill` outside the window."""
@@ -77,7 +82,7 @@ class ModelFrame:
         return out
 
     def tissue(self, patient: Patient, dtype: type = np.float32) -> Tissue:
-        """The patient's tissue on the model's grid. A block belongs to the domain when at least half of it does."""
+        """The patient's tissue on the model's grid (shape and spacing; its place is `grid`). A block belongs to the domain when at least half of it does."""
         covered = self.coarse(patient.domain.astype(np.float32))
         mask = covered >= 0.5
         safe = np.where(mask, covered, 1.0)
@@ -85,14 +90,16 @@ class ModelFrame:
             name: np.where(mask, self.coarse(np.asarray(value, np.float32)) / safe, 0.0).astype(dtype)
             for name, value in patient.tissue.items()
         }
-        return Tissue(Domain(self.grid, mask), fields)
+        # Without the patient's origin: equal shapes share one compiled program. The place is `self.grid`.
+        grid = Grid.from_spacing(self.grid.shape, self.grid.spacing)
+        return Tissue(Domain(grid, mask), fields)
 
     def distance(self, mask: np.ndarray) -> np.ndarray:
         """Signed distance [mm] to the edge of a mask of the patient's grid, positive outside; +inf for an empty mask."""
-        return self.coarse(signed_distance(mask, self.source), fill=np.inf) if mask.any() else self._nowhere()
-
-    def _nowhere(self) -> np.ndarray:
-        return np.full(self.window.shape, np.inf, np.float32)
+        inside = np.asarray(self.box.crop(mask))
+        if not inside.any():
+            return np.full(self.window.shape, np.inf, np.float32)
+        return block_mean(signed_distance(inside, self.source), self.factors)
 
 
 def signed_distance(mask: np.ndarray, grid: Grid) -> np.ndarray:

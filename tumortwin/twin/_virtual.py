@@ -88,7 +88,7 @@ def virtual_patient(
     wanted = _uniform(tumor.core_volume, jax.random.fold_in(key, 3))
     found = _grow(local, fields, rate, truth, wanted, tumor)
     truth["rate"] = float((found * rate).sum() / found.sum())
-    density = _treat(local, fields, rate, truth, found, days, schedule)
+    density = _treat(fields, rate, truth, found, days, schedule)
     scans, volumes = [], {}
     for i, day in enumerate(days):
         noise_key = jax.random.fold_in(jax.random.fold_in(key, 4), i)
@@ -141,7 +141,8 @@ def _place(
     shape = [min(n, int(np.ceil(tumor.side / h))) for n, h in zip(grid.shape, grid.spacing, strict=True)]
     start = [int(np.clip(c - s // 2, 0, n - s)) for c, s, n in zip(center, shape, grid.shape, strict=True)]
     box = tuple(slice(a, a + s) for a, s in zip(start, shape, strict=True))
-    local = grid.crop(start, shape)
+    # Shape and spacing only: patients share one compiled program wherever their tumor lies.
+    local = Grid.from_spacing(shape, grid.spacing)
     fields = {name: np.asarray(value[box], np.float32) for name, value in tissue.items()}
     a, b, c = start
     return (a, b, c), local, Tissue(Domain(local, domain[box]), fields)
@@ -181,19 +182,17 @@ def _grow(
     """The density at the first visit: from a seed until the T1Gd volume first exceeds `wanted` [mm^3]."""
     look_every = 30.0
     center = np.asarray(_nearest_white(tissue), float)
-    advance = eqx.filter_jit(_advance)
     density: Array | np.ndarray | None = None
     model = _model(tissue, rate, truth, GaussianSeed(center, 0.6, 2.5))
     threshold = truth["t1gd_threshold"]
     for _ in range(int(tumor.longest_growth / look_every)):
         if density is not None:
             model = eqx.tree_at(lambda m: m.initial, model, GivenDensity(jnp.asarray(density)))
-        previous, series = density, np.asarray(advance(model, look_every))
+        series = np.asarray(_advance(model, look_every))
         volumes = (series > threshold).sum(axis=(1, 2, 3)) * local.cell_volume
         reached = np.flatnonzero(volumes >= wanted)
         if reached.size:
             return series[reached[0]]
-        del previous
         density = series[-1]
     raise ValueError(
         f"required: a tumor of {wanted:.0f} mm^3 within {tumor.longest_growth:g} days; it did not grow so far: raise "
@@ -201,6 +200,7 @@ def _grow(
     )
 
 
+@eqx.filter_jit
 def _advance(model: ReactionDiffusion, length: float) -> Array:
     looks = np.arange(1, 11) * (length / 10.0)
     solver = FixedSteps(_TRUTH_STEP, _TRUTH_BOUND)
@@ -215,7 +215,6 @@ def _nearest_white(tissue: Tissue) -> np.ndarray:
 
 
 def _treat(
-    local: Grid,
     tissue: Tissue,
     rate: np.ndarray,
     truth: dict[str, float],
@@ -223,11 +222,13 @@ def _treat(
     days: Sequence[float],
     schedule: Schedule,
 ) -> np.ndarray:
-    del local
     model = _model(tissue, rate, truth, GivenDensity(jnp.asarray(found)))
-    solver = FixedSteps(_TRUTH_STEP, _TRUTH_BOUND)
-    run = eqx.filter_jit(lambda m, s: simulate(m, s, days, solver, estimate_error=False).states.density)
-    return np.asarray(run(model, schedule))
+    return np.asarray(_visits(model, schedule, tuple(float(d) for d in days)))
+
+
+@eqx.filter_jit
+def _visits(model: ReactionDiffusion, schedule: Schedule, days: tuple[float, ...]) -> Array:
+    return simulate(model, schedule, days, FixedSteps(_TRUTH_STEP, _TRUTH_BOUND), estimate_error=False).states.density
 
 
 def _scan(

@@ -84,7 +84,7 @@ class ReactionDiffusion(AbstractModel):
     def rate_of_change(
         self, t: Float[Array, ""], density: Float[Array, "x y z"], faces: Faces
     ) -> Float[Array, "x y z"]:
-        """div(D grad u) + rho u (1 - u) [1/day] on ringed arrays, `faces` at the true diffusivity: for any ODE solver."""
+        """div(D grad u) + rho u (1 - u) [1/day] on ringed arrays, `faces` at the true diffusivity; for any solver."""
         del t
         rate = self.proliferation.rate.astype(density.dtype)
         inner = density[1:-1, 1:-1, 1:-1]

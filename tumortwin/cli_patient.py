@@ -1,0 +1,133 @@
+"""From the configuration to a patient: the three public ones and a user's own folder."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from omegaconf import DictConfig
+
+from tumortwin._errors import InputError
+from tumortwin.config import instantiate
+from tumortwin.io import (
+    atlas_tissue,
+    find_data_root,
+    load_folder_patient,
+    load_gbm_progression,
+    load_tcga_lgg,
+)
+from tumortwin.treatments import Course, Schedule, weekday_fractions
+from tumortwin.twin import Patient, Scan, virtual_patient
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A patient, and which scans the twin may not see. `known` is the patient without them."""
+
+    patient: Patient
+    known: Patient
+    hidden: tuple[Scan, ...]
+
+
+def load_case(config: DictConfig, key: Any) -> Case:
+    """The patient of a configuration. `key` draws a virtual tumor; real patients ignore it."""
+    patient = instantiate(config.patient.loader, where="patient.loader", _partial_=True)(config=config, key=key)
+    until = config.patient.known_until
+    known = patient if until is None else patient.until(float(until))
+    if not known.scans:
+        raise InputError(
+            file=None,
+            required="at least one scan up to patient.known_until",
+            received=f"known_until {until} and visits on days {[s.day for s in patient.scans]}",
+            advice="patient.known_until=null uses every scan",
+        )
+    hidden = tuple(scan for scan in patient.scans if scan.day > known.scans[-1].day)
+    return Case(patient, known, hidden)
+
+
+def planned_treatment(config: DictConfig) -> Schedule:
+    """The schedule of `treatment=...`: fractions on weekdays and a daily drug from the same day."""
+    t = config.treatment
+    if not t.fractions and not t.drug_days:
+        return Schedule()
+    days = float(t.start) + jnp.arange(int(t.drug_days), dtype=float)
+    drugs = {"temozolomide": Course(days, jnp.full(days.shape, float(t.drug_dose)))} if t.drug_days else {}
+    return Schedule(weekday_fractions(float(t.start), int(t.fractions), float(t.dose)), drugs)
+
+
+def atlas_glioma(*, days: Sequence[float], config: DictConfig, key: Any) -> Patient:
+    """A virtual tumor on the ICBM152 anatomy."""
+    atlas = atlas_tissue(1.0)
+    o = config.observation
+    return virtual_patient(
+        str(config.patient.id),
+        atlas.grid,
+        atlas.brain,
+        atlas.domain,
+        atlas.tissue,
+        atlas.t1,
+        days=days,
+        schedule=planned_treatment(config),
+        adc_water=float(o.adc_water),
+        adc_tumor=float(o.adc_tumor),
+        source="ICBM152 2009a template (nilearn package), tumor simulated",
+        key=key,
+    )
+
+
+def tcga_lgg(*, folder: str, config: DictConfig, key: Any) -> Patient:
+    """The public low-grade glioma with one visit."""
+    del key
+    patient_id = config.patient.id
+    root = find_data_root(config.data.root)
+    return load_tcga_lgg(root, None if patient_id is None else str(patient_id), folder=folder)
+
+
+def gbm_progression(
+    *,
+    folder: str,
+    id: str,
+    intervals: Mapping[str, float],
+    voxel_size: Sequence[float],
+    config: DictConfig,
+    key: Any,
+) -> Patient:
+    """A public glioblastoma with two visits."""
+    del key
+    if id not in intervals:
+        raise InputError(
+            file=None,
+            required=f"the interval between the two visits of patient {id} [day]",
+            received=f"intervals of {', '.join(sorted(intervals))}",
+            advice=f"+patient.interval.{id}=DAYS",
+        )
+    x, y, z = (float(v) for v in voxel_size)
+    return load_gbm_progression(
+        find_data_root(config.data.root), id, float(intervals[id]), voxel_size=(x, y, z), folder=folder
+    )
+
+
+def folder(*, path: str, config: DictConfig, key: Any) -> Patient:
+    """A user's own patient."""
+    del config, key
+    return load_folder_patient(Path(path))
+
+
+def start_of(config: DictConfig, patient: Patient) -> str:
+    """`contours` or `seed`: what the simulation of this patient starts from."""
+    chosen = str(config.patient.start)
+    return ("contours" if len(patient.scans) > 1 else "seed") if chosen == "auto" else chosen
+
+
+def data_files(config: DictConfig) -> list[Path]:
+    """The files a run reads, for its identity: those of the patient's folder (none for a virtual patient)."""
+    path = config.patient.path
+    if path is None:
+        return []
+    root = Path(path)
+    if not root.is_absolute() and not root.is_dir():
+        root = find_data_root(config.data.root) / path
+    names = (".nii", ".nii.gz", ".yaml", ".yml")
+    return sorted(p for p in root.rglob("*") if p.is_file() and p.name.endswith(names)) if root.is_dir() else []

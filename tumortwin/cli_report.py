@@ -1,0 +1,283 @@
+"""From the files of a run to what its report says."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from tumortwin import report as r
+from tumortwin._errors import InputError
+from tumortwin.cli_cite import references
+from tumortwin.cli_patient import Case
+from tumortwin.geometry import Grid
+from tumortwin.io import read_forecast, read_posterior
+from tumortwin.metrics import volume_growth_rate
+from tumortwin.runs import Run
+from tumortwin.twin import ModelFrame, Patient, Scan
+
+CHANNELS = {"t1gd": "enhancing tumor", "flair": "FLAIR abnormality"}
+PARAMETERS = {
+    "mechanisms.diffusion.white_matter": ("invasion: diffusivity in white matter", "diffusivity"),
+    "mechanisms.proliferation.rate": ("growth rate", "rate"),
+    "mechanisms.radiotherapy.alpha": ("radiosensitivity alpha", "alpha"),
+    "mechanisms.chemotherapy.sensitivity": ("drug sensitivity", "sensitivity"),
+    "initial.infiltration_length": ("infiltration length at the first scan", ""),
+    "initial.age": ("age of the tumor at the first scan", ""),
+    "observation.t1gd.threshold": ("density at the enhancing edge", "t1gd_threshold"),
+    "observation.flair.threshold": ("density at the FLAIR edge", "flair_threshold"),
+    "observation.t1gd.width": ("blur of the enhancing edge", ""),
+    "observation.flair.width": ("blur of the FLAIR edge", ""),
+    "observation.adc.noise_sd": ("noise of the cellularity map", ""),
+}
+LIMITS = (
+    "Research software: no number here may guide the care of a person.",
+    "One tumor density without necrosis, edema or mass effect; tissue does not move.",
+    "The same growth rate is assumed everywhere in the tumor; a real one varies, and the intervals know only what the "
+    "residuals of the fit tell them.",
+    "Radiation acts at once and alike in every voxel; its dose is not mapped.",
+)
+
+
+def report_data(
+    config: DictConfig, run: Run, case: Case, frame: ModelFrame, dropped: Mapping[str, str]
+) -> r.ReportData:
+    """Everything the report says, read from the run's files (or those of the run it starts from)."""
+    absent: dict[str, str] = {}
+    posterior = _store(run, "posterior.zarr", read_posterior)
+    found = _store(run, "forecast.zarr", read_forecast)
+    plan = _json(run, "plan.json")
+    if plan is None and not config.patient.plan.enabled:
+        absent["plan"] = str(config.patient.plan.reason)
+    if not case.hidden:
+        absent["scores"] = "No scan was hidden from the twin, so there is nothing to score the forecast with."
+    patient = case.patient
+    return r.ReportData(
+        title=str(config.report.title or config.patient.title),
+        question=str(config.patient.question),
+        patient=_summary(case),
+        channels=tuple(r.Channel(c, CHANNELS.get(c, c)) for c in _channels(patient)),
+        anatomy=r.Anatomy(_image(patient.anatomy, patient.grid), patient.brain),
+        parameters=() if posterior is None else _parameters(posterior, patient),
+        diagnostics=None if posterior is None else _diagnostics(posterior),
+        fit=() if found is None else _fit(case, found),
+        forecast=None if found is None else _forecast(config, case, found),
+        scores=_scores(_json(run, "scores.json") or []),
+        plan=None if plan is None else _plan(plan),
+        limits=LIMITS,
+        assumptions=(*patient.assumptions, *_dropped(dropped)),
+        results=tuple(_result(row) for row in run.results()),
+        provenance=_json(run, "provenance.json") or {},
+        citations=tuple(reference.text for reference in references(config)),
+        absent=absent,
+        reproduce=_command(run),
+    )
+
+
+def _store(run: Run, name: str, read: Any) -> Any:
+    try:
+        path = run.source(name)
+    except InputError:
+        return None
+    return read(path)
+
+
+def _json(run: Run, name: str) -> Any:
+    try:
+        path: Path = run.source(name)
+    except InputError:
+        return None
+    return json.loads(path.read_text())
+
+
+def _command(run: Run) -> str:
+    provenance = _json(run, "provenance.json") or {}
+    argv = provenance.get("argv") or []
+    return " ".join(["tumortwin", *[str(word) for word in argv[1:]]])
+
+
+def _image(values: np.ndarray, grid: Grid) -> r.Image:
+    return r.Image(values, grid.affine_array)
+
+
+def _channels(patient: Patient) -> list[str]:
+    return [c for c in ("t1gd", "flair") if any(c in scan.masks for scan in patient.scans)]
+
+
+def _summary(case: Case) -> r.PatientSummary:
+    patient, last = case.patient, case.known.scans[-1].day
+    schedule = patient.schedule
+    return r.PatientSummary(
+        id=patient.id,
+        source=patient.source,
+        virtual=patient.truth is not None,
+        visits=tuple(_visit(scan, patient.grid, scan.day > last) for scan in patient.scans),
+        treatments=r.Treatments(
+            fraction_days=np.asarray(schedule.radiotherapy.times),
+            fraction_doses=np.asarray(schedule.radiotherapy.doses),
+            drug_days={name: np.asarray(course.times) for name, course in schedule.drugs.items()},
+            surgery_days=tuple(float(s.time) for s in schedule.resections),
+        ),
+    )
+
+
+def _visit(scan: Scan, grid: Grid, hidden: bool) -> r.Visit:
+    return r.Visit(
+        day=float(scan.day),
+        volumes={c: scan.volume(c, grid) for c in scan.masks},
+        masks={c: _image(mask, grid) for c, mask in scan.masks.items()},
+        hidden=hidden,
+    )
+
+
+def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...]:
+    draws, prior, stats, attrs = posterior
+    log_weight = stats["log_weight"]
+    weights = np.exp(log_weight - log_weight.max())
+    truth = patient.truth or {}
+    found = []
+    for path, (label, name) in PARAMETERS.items():
+        if path in draws:
+            found.append(
+                r.ParameterDraws(
+                    path,
+                    label,
+                    str(attrs["units"].get(path, "1")),
+                    np.asarray(prior[path], float),
+                    np.asarray(draws[path], float),
+                    weights,
+                    float(truth[name]) if name in truth else None,
+                )
+            )
+    return tuple(found)
+
+
+def _diagnostics(posterior: Any) -> r.Diagnostics:
+    attrs = posterior[3]
+    methods = {
+        "PsisCalibrator": "Laplace approximation, then Pareto-smoothed importance sampling",
+        "NutsCalibrator": "No-U-Turn sampling, preconditioned by the Laplace approximation",
+        "LaplaceCalibrator": "Laplace approximation",
+        "MapCalibrator": "the most probable values alone",
+    }
+    return r.Diagnostics(attrs["diagnostics"], attrs["statement"], methods.get(attrs["calibrator"], ""))
+
+
+def _fit(case: Case, found: Any) -> tuple[r.PredictedMask, ...]:
+    days, _, maps, attrs = found
+    affine = np.asarray(attrs["affine"])
+    fits = []
+    for scan in case.known.scans:
+        if scan.day in days:
+            row = int(np.flatnonzero(days == scan.day)[0])
+            for channel in scan.masks:
+                if f"map_p_{channel}" in maps:
+                    fits.append(
+                        r.PredictedMask(
+                            float(scan.day), channel, r.Image(maps[f"map_p_{channel}"][row].astype(float), affine)
+                        )
+                    )
+    return tuple(fits)
+
+
+def _forecast(config: DictConfig, case: Case, found: Any) -> r.Forecast:
+    days, volumes, maps, attrs = found
+    affine = np.asarray(attrs["affine"])
+    last = case.known.scans[-1].day
+    predictions, baselines = [], []
+    for channel in _channels(case.patient):
+        if f"volume_{channel}_predictive" not in volumes:
+            continue
+        predictions.append(r.volume_prediction(channel, days, volumes[f"volume_{channel}_predictive"].astype(float)))
+        baselines += _baselines(config, case, channel, days[days >= last])
+    rows = [int(np.flatnonzero(days == day)[0]) for day in attrs["map_days"]]
+    return r.Forecast(
+        origin_day=float(last),
+        volumes=tuple(predictions),
+        baselines=tuple(baselines),
+        maps=tuple(
+            r.ForecastMaps(
+                float(days[row]),
+                r.Image(maps["map_p_tumor"][row].astype(float), affine),
+                r.Image(maps["map_mean"][row].astype(float), affine),
+                r.Image(maps["map_sd"][row].astype(float), affine),
+            )
+            for row in rows
+        ),
+        assumed_treatment="the treatment already given, and none after",
+    )
+
+
+def _baselines(config: DictConfig, case: Case, channel: str, days: np.ndarray) -> list[r.Baseline]:
+    seen = [(s.day, s.volume(channel, case.known.grid)) for s in case.known.scans if channel in s.masks]
+    if not seen:
+        return []
+    last = seen[-1][1]
+    rate = volume_growth_rate([d for d, _ in seen], [v for _, v in seen], float(config.patient.baseline.doubling_time))
+    grown = last * np.exp(rate * (days - seen[-1][0]))
+    return [
+        r.Baseline("persistence", channel, days, np.full(days.shape, last)),
+        r.Baseline("exponential growth", channel, days, grown),
+    ]
+
+
+def _scores(rows: list[dict[str, Any]]) -> tuple[r.Score, ...]:
+    found = []
+    known = ("dice", "hd95", "ccc", "crps", "coverage")
+    for row in rows:
+        parts = row["name"].split(".")
+        if parts[0] != "forecast" or parts[-1] not in known or row["value"] is None:
+            continue
+        if parts[1] == "all":
+            found.append(r.Score(parts[2].replace("_", " "), parts[3], float(row["value"])))
+        else:
+            day = float(".".join(parts[2:-2]).removeprefix("day"))
+            found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(row["value"]), parts[1], day))
+    return tuple(found)
+
+
+def _plan(content: dict[str, Any]) -> r.Plan:
+    outcomes = {name: np.asarray(values, float) for name, values in content["outcomes"].items()}
+    rows = [
+        r.PlanRow(name.split(".", 1)[1].replace("_", " "), e["value"], e["low"], e["high"], str(e["unit"]))
+        for name, e in content["comparison"].items()
+        if e["value"] is not None
+    ]
+    limits = tuple(f"{c['name']}: {c.get('limit', c.get('high', ''))} {c['unit']}" for c in content["constraints"])
+    retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
+    return r.Plan(
+        recommended=_regimen("recommended", content["plan"], outcomes["recommended"]),
+        standard=_regimen("standard of care", content["standard_of_care"], outcomes["standard_of_care"]),
+        equal_bed=_regimen("at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"]),
+        outcome_name=f"tumor mass on day {content['horizon']:g}{retrospective}",
+        outcome_unit="mm^3",
+        risk=f"{content['risk']['name']} of {content['risk']['objective'].replace('_', ' ')}",
+        constraints=limits,
+        rows=tuple(rows),
+    )
+
+
+def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray) -> r.Regimen:
+    return r.Regimen(
+        label,
+        np.asarray(plan["weekly_fraction_dose_gy"], float),
+        float(plan["start_day"]),
+        outcome,
+        float(plan["toxicity"]["bed_3_gy"]),
+        int(plan["fractions_per_week"]),
+    )
+
+
+def _dropped(dropped: Mapping[str, str]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for path, reason in dropped.items():
+        reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])
+    return [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+
+
+def _result(row: dict[str, Any]) -> r.Result:
+    return r.Result(
+        str(row["name"]), row["value"], str(row["unit"] or ""), str(row["target"] or ""), str(row["source"] or "")
+    )

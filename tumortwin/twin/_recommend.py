@@ -1,0 +1,152 @@
+"""From a posterior to a schedule: the tumor's burden under a plan, for every draw, by the moving-edge path."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from tumortwin.control import (
+    AbstractConstraint,
+    AbstractController,
+    AbstractObjective,
+    AbstractRisk,
+    Curve,
+    PlanningProblem,
+    PlanVariables,
+    Recommendation,
+    WeeklyFractions,
+    recommend,
+)
+from tumortwin.inference import Posterior, Problem
+from tumortwin.solvers import MovingEdges, simulate, simulate_moving
+from tumortwin.treatments import Schedule
+from tumortwin.twin._build import Solve, start_at_day_zero
+
+
+class PlannedBurden(eqx.Module):
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0 and at `days`; NaN where the solve failed.
+
+    The fraction times are traced step edges, so a plan's start day has an exact gradient.
+    """
+
+    problem: Problem
+    edges: MovingEdges
+    days: tuple[float, ...] = eqx.field(static=True)
+
+    def __call__(self, draw: Mapping[str, Array], schedule: Schedule) -> Curve:
+        solve = self.problem.solve
+        assert isinstance(solve, Solve)
+        model, _ = self.problem.bind(draw)
+        model, fine = start_at_day_zero(model, solve.solver)
+        start = model.initial.state(model.tissue).density
+        trajectory = simulate_moving(model, schedule, self.edges)
+        cell = model.tissue.grid.cell_volume
+        later = jnp.sum(trajectory.states.density, axis=(1, 2, 3), dtype=jnp.float64) * cell
+        burden = jnp.concatenate([jnp.sum(start, dtype=jnp.float64)[None] * cell, later])
+        usable = trajectory.succeeded & fine
+        days = jnp.asarray((0.0, *self.days))
+        return Curve(days, jnp.where(usable, burden, jnp.nan))
+
+
+def planning_problem(
+    problem: Problem,
+    posterior: Posterior,
+    parametrization: WeeklyFractions,
+    objective: AbstractObjective,
+    risk: AbstractRisk,
+    constraints: Sequence[AbstractConstraint],
+    *,
+    start_window: tuple[float, float],
+    horizon: float,
+    n_draws: int = 24,
+    n_days: int = 5,
+    key: Array,
+) -> PlanningProblem:
+    """The planning problem of a twin: `n_draws` equal-weight posterior draws, held fixed.
+
+    **Arguments:** `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after the
+    last fraction of the latest start; `n_days` days of the burden curve after treatment.
+
+    **Raises:** `ValueError` when the horizon is not after the latest last fraction.
+    """
+    latest = start_window[1] + float(parametrization.fraction_days[-1])
+    if horizon <= latest + 1.0:
+        raise ValueError(
+            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day {horizon:g}"
+        )
+    solve = problem.solve
+    assert isinstance(solve, Solve)
+    days = np.linspace(latest + 1.0, horizon, n_days)
+    middle = 0.5 * (start_window[0] + start_window[1])
+    reference = parametrization.schedule(parametrization.uniform(2.0, max(middle, 0.5)))
+    edges = MovingEdges.from_schedule(
+        reference, days.tolist(), max_step=solve.solver.max_step, max_diffusivity=solve.solver.max_diffusivity
+    )
+    draws = {path: jnp.asarray(value) for path, value in posterior.resample(n_draws, key=key).items()}
+    return PlanningProblem(
+        PlannedBurden(problem, edges, tuple(days.tolist())), draws, parametrization, objective, risk, tuple(constraints)
+    )
+
+
+def recommend_schedule(
+    plan_problem: PlanningProblem,
+    posterior: Posterior,
+    controller: AbstractController,
+    standard_of_care: PlanVariables,
+    *,
+    n_fresh: int = 64,
+    objectives: Sequence[AbstractObjective] = (),
+    minimal_gains: Mapping[str, float] | None = None,
+    level: float = 0.8,
+    on_step: Any = None,
+    key: Array,
+) -> tuple[Recommendation, dict[str, np.ndarray]]:
+    """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
+
+    Beside the recommendation: the tumor's mass [mm^3] on the last day of the curve for every fresh draw, by plan
+    (`recommended`, `equal_effect`, `standard_of_care`), paired.
+    """
+    fresh_key, bootstrap_key = jax.random.split(key)
+    fresh = {path: jnp.asarray(value) for path, value in posterior.resample(n_fresh, key=fresh_key).items()}
+    found = recommend(
+        plan_problem,
+        controller,
+        standard_of_care,
+        fresh_draws=fresh,
+        objectives=objectives,
+        minimal_gains=minimal_gains,
+        level=level,
+        key=bootstrap_key,
+        on_step=on_step,
+    )
+    judged = plan_problem.with_draws(fresh)
+    plans = {
+        "recommended": found.plan,
+        "equal_effect": found.equal_effect_plan,
+        "standard_of_care": found.standard_of_care,
+    }
+    return found, {name: np.asarray(_final_mass(judged, plan.variables)) for name, plan in plans.items()}
+
+
+@eqx.filter_jit
+def _final_mass(plan_problem: PlanningProblem, variables: PlanVariables) -> Array:
+    return plan_problem.curves(variables).burden[:, -1]
+
+
+def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
+    """Relative difference of the final tumor mass between the fast and the moving-edge path, at the first draw."""
+    burden = plan_problem.burden
+    assert isinstance(burden, PlannedBurden)
+    solve = burden.problem.solve
+    assert isinstance(solve, Solve)
+    draw = {path: value[0] for path, value in plan_problem.draws.items()}
+    schedule = plan_problem.parametrization.schedule(variables)
+    model, _ = start_at_day_zero(burden.problem.bind(draw)[0], solve.solver)
+    fast = simulate(model, schedule, burden.days, solve.solver, estimate_error=False).states.density[-1]
+    fast_mass = float(jnp.sum(fast, dtype=jnp.float64)) * model.tissue.grid.cell_volume
+    moving_mass = float(burden(draw, schedule).burden[-1])
+    return abs(fast_mass / moving_mass - 1.0)
