@@ -1,11 +1,11 @@
 """Problems that several claims share: anatomies, models, schedules. Small, deterministic, nothing read from disk."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from tumortwin.geometry import Domain, Grid, Tissue
 from tumortwin.models import (
@@ -53,7 +53,10 @@ def brain(shape: Sequence[int], spacing: Sequence[float], dtype: type = np.float
     radius = ((x - 0.35) / 0.6) ** 2 + ((y - 0.5) / 0.5) ** 2 + ((z - 0.6) / 0.55) ** 2
     mask = radius + 0.25 * np.sin(11 * x + 3) * np.sin(9 * y) * np.cos(8 * z) < 0.9
     white = 1 / (1 + np.exp(-8 * np.sin(7 * x + 2 * y) - 6 * np.cos(5 * z + 4 * y)))
-    fields = {"white_matter": (white * mask).astype(dtype), "gray_matter": ((1 - white) * mask).astype(dtype)}
+    fields: dict[str, Any] = {
+        "white_matter": (white * mask).astype(dtype),
+        "gray_matter": ((1 - white) * mask).astype(dtype),
+    }
     return Tissue(Domain(grid, mask), fields)
 
 
@@ -71,13 +74,13 @@ def glioma(
     tissue: Tissue,
     initial: AbstractInitialCondition,
     *,
-    diffusivity: ArrayLike = 0.3,
-    gray_ratio: ArrayLike = 0.1,
-    rate: ArrayLike = 0.05,
-    alpha: ArrayLike = 0.05,
-    alpha_beta: ArrayLike = 10.0,
-    sensitivity: ArrayLike = 0.5,
-    elimination: ArrayLike = 9.242,
+    diffusivity: Any = 0.3,
+    gray_ratio: Any = 0.1,
+    rate: Any = 0.05,
+    alpha: Any = 0.05,
+    alpha_beta: Any = 10.0,
+    sensitivity: Any = 0.5,
+    elimination: Any = 9.242,
 ) -> ReactionDiffusion:
     """The four-mechanism glioma model."""
     mechanisms = {

@@ -44,7 +44,7 @@ def cosine_errors(sizes: Sequence[int], base: Spacing, *, day: float = 40.0, ste
         waves, decay = np.ones((n, n, n)), 0.0
         for x, h in zip(positions(tissue.grid), spacing, strict=True):
             waves, decay = waves * np.cos(np.pi * x / (n * h)), decay + (np.pi / (n * h)) ** 2
-        model = glioma(tissue, GivenDensity(0.5 + 0.4 * waves), diffusivity=diffusivity, rate=0.0)
+        model = glioma(tissue, GivenDensity(jnp.asarray(0.5 + 0.4 * waves)), diffusivity=diffusivity, rate=0.0)
         u = _final(model, Schedule(), day, FixedSteps(step, diffusivity))
         errors.append(relative(u - 0.5, 0.4 * waves * np.exp(-diffusivity * decay * day)))
     return errors
@@ -78,7 +78,7 @@ def manufactured_errors(sizes: Sequence[int], base: Spacing, *, day: float = 30.
     for n in sizes:
         tissue = smooth_box((n, n, n), [h * sizes[0] / n for h in base])
         u, rate = _steady(tissue, diffusivity)
-        model = glioma(tissue, GivenDensity(u), diffusivity=diffusivity, rate=rate)
+        model = glioma(tissue, GivenDensity(jnp.asarray(u)), diffusivity=diffusivity, rate=rate)
         errors.append(relative(_final(model, Schedule(), day, FixedSteps(step, diffusivity)), u))
     return errors
 
@@ -147,7 +147,7 @@ def front_speed_error(axis: int = 0, cells_a_length: float = 4.0, *, length: flo
     tissue = uniform_box(shape, spacing)
     x = positions(tissue.grid)[axis] / scale
     start = (1.0 + np.exp((x - 20.0) / np.sqrt(6.0))) ** -2
-    model = glioma(tissue, GivenDensity(start), diffusivity=diffusivity, rate=rate)
+    model = glioma(tissue, GivenDensity(jnp.asarray(start)), diffusivity=diffusivity, rate=rate)
     days = (2.0 / rate, 12.0 / rate)
     run = eqx.filter_jit(lambda m: simulate(m, Schedule(), days, FixedSteps(0.05 / rate, diffusivity)))
     fields = np.asarray(run(model).states.density).reshape(2, n)

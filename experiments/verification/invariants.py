@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +27,10 @@ def mass_drift(n: int = 16, day: float = 120.0, step: float = 8.0) -> dict[str, 
     corner = np.zeros(box.grid.shape)
     corner[:4, :4, :4] = 0.8
     drifts = {}
-    for name, where, start in (("irregular mask", tissue, ball(tissue)), ("array edge", box, GivenDensity(corner))):
+    for name, where, start in (
+        ("irregular mask", tissue, ball(tissue)),
+        ("array edge", box, GivenDensity(jnp.asarray(corner))),
+    ):
         before, after = np.asarray(run(glioma(where, start, rate=0.0))).reshape(2, -1)
         drifts[name] = abs(float(after.sum() / before.sum()) - 1.0)
     return drifts
@@ -40,7 +44,7 @@ def fraction_error(
     """
     tissue = brain((10, 10, 10), (2.0, 2.0, 2.0))
     times = np.repeat(3.0 + 2.0 * np.arange(n_fractions / 2), 2)[:n_fractions] + 0.25 * (np.arange(n_fractions) % 2)
-    schedule = Schedule(Course(times, np.full(n_fractions, dose)))
+    schedule = Schedule(Course(jnp.asarray(times), jnp.full(n_fractions, dose)))
     model = glioma(tissue, ball(tissue), rate=0.0, alpha=alpha, alpha_beta=alpha_beta)
     run = eqx.filter_jit(lambda m, s: simulate(m, s, [0.0, 100.0], FixedSteps(step, BOUND)).states.density)
     before, after = np.asarray(run(model, schedule)).reshape(2, -1)
@@ -72,7 +76,7 @@ def reoriented(tissue: Tissue, initial: GivenDensity, axes: Sequence[int], flips
     for a in flipped:
         affine[:, 3] += affine[:, a] * (shape[a] - 1)
         affine[:, a] *= -1.0
-    fields = {k: turn(v) for k, v in tissue.fields.items()}
+    fields: dict[str, jax.Array | np.ndarray] = {k: jnp.asarray(turn(v)) for k, v in tissue.fields.items()}
     domain = Domain(Grid(shape, affine), jnp.asarray(turn(tissue.domain.mask)))
     back = tuple(int(i) for i in np.argsort(order))
     return (

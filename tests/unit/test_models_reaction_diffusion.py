@@ -1,5 +1,7 @@
 """The model: which tissue, which parameter, which agent; and where it starts."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +22,12 @@ from tumortwin.models import (
 from tumortwin.params import get_parameter, parameter_units, set_parameters
 from tumortwin.treatments import Course, Schedule
 
+
+def _value(x: Any) -> Any:
+    """A plain number where the type says array: the field converts it."""
+    return x
+
+
 SHAPE = (6, 5, 4)
 GRID = Grid.from_spacing(SHAPE, (1.0, 2.0, 3.0))
 MASK = np.ones(SHAPE, bool)
@@ -27,11 +35,11 @@ MASK[0] = False
 WHITE = np.zeros(SHAPE)
 WHITE[:3] = 1.0
 TISSUE = Tissue(Domain(GRID, MASK), {"white_matter": WHITE, "gray_matter": 1.0 - WHITE})
-DENSITY = GivenDensity(np.full(SHAPE, 0.25))
+DENSITY = GivenDensity(_value(np.full(SHAPE, 0.25)))
 
 
 def _model(**more):
-    base = {"diffusion": Diffusion(0.3, 0.1), "proliferation": LogisticProliferation(0.05)}
+    base = {"diffusion": Diffusion(_value(0.3), _value(0.1)), "proliferation": LogisticProliferation(_value(0.05))}
     return ReactionDiffusion({**base, **more}, TISSUE, DENSITY)
 
 
@@ -42,12 +50,12 @@ def test_white_matter_is_fast_and_gray_matter_slow():
 
 def test_without_gray_matter_in_the_tissue_all_is_white():
     tissue = Tissue(TISSUE.domain, {"white_matter": np.ones(SHAPE)})
-    assert np.all(np.asarray(Diffusion(0.3, 0.1).relative_diffusivity(tissue))[1:] == 1.0)
+    assert np.all(np.asarray(Diffusion(_value(0.3), _value(0.1)).relative_diffusivity(tissue))[1:] == 1.0)
 
 
 def test_parameters_are_addressed_by_path_and_not_swapped():
     model = set_parameters(
-        _model(radiotherapy=RadiotherapyResponse(0.04)),
+        _model(radiotherapy=RadiotherapyResponse(_value(0.04))),
         {"mechanisms.diffusion.white_matter": 0.7, "mechanisms.proliferation.rate": 0.02},
     )
     assert float(model.diffusion.white_matter) == 0.7 and float(model.proliferation.rate) == 0.02
@@ -60,24 +68,24 @@ def test_parameters_are_addressed_by_path_and_not_swapped():
 
 
 def test_parameters_are_strong_floating_arrays():
-    assert LogisticProliferation(1).rate.dtype == jnp.float64
-    assert not LogisticProliferation(0.05).rate.weak_type
-    assert GivenDensity(np.ones(SHAPE, np.float32)).density.dtype == jnp.float32
+    assert LogisticProliferation(_value(1)).rate.dtype == jnp.float64
+    assert not LogisticProliferation(_value(0.05)).rate.weak_type
+    assert GivenDensity(_value(np.ones(SHAPE, np.float32))).density.dtype == jnp.float32
 
 
 def test_every_mechanism_states_its_rate():
     state = DENSITY.state(TISSUE)
     schedule = Schedule(drugs={"temozolomide": Course(jnp.asarray([0.0, 2.0]), jnp.asarray([1.0, 2.0]))})
     context = Context(TISSUE, schedule)
-    growth = LogisticProliferation(0.08).rate_of_change(jnp.asarray(0.0), state, context)
+    growth = LogisticProliferation(_value(0.08)).rate_of_change(jnp.asarray(0.0), state, context)
     np.testing.assert_allclose(np.asarray(growth)[MASK], 0.08 * 0.25 * 0.75)
-    flat = Diffusion(0.3).rate_of_change(jnp.asarray(0.0), state, context)
+    flat = Diffusion(_value(0.3)).rate_of_change(jnp.asarray(0.0), state, context)
     np.testing.assert_allclose(np.asarray(flat), 0.0, atol=1e-15)
-    kill = DrugResponse(0.5, 1.0).rate_of_change(jnp.asarray(3.0), state, context)
+    kill = DrugResponse(_value(0.5), _value(1.0)).rate_of_change(jnp.asarray(3.0), state, context)
     np.testing.assert_allclose(np.asarray(kill)[MASK], -0.5 * (np.exp(-3.0) + 2 * np.exp(-1.0)) * 0.25)
-    before = DrugResponse(0.5, 1.0).rate_of_change(jnp.asarray(-1.0), state, context)
+    before = DrugResponse(_value(0.5), _value(1.0)).rate_of_change(jnp.asarray(-1.0), state, context)
     assert np.all(np.asarray(before) == 0.0)
-    jump = RadiotherapyResponse(0.05).rate_of_change(jnp.asarray(0.0), state, context)
+    jump = RadiotherapyResponse(_value(0.05)).rate_of_change(jnp.asarray(0.0), state, context)
     assert np.all(np.asarray(jump) == 0.0)
 
 
@@ -87,18 +95,18 @@ def test_an_agent_without_a_response_is_refused():
         _model().log_kill(fractions, 0.0, 10.0)
     drug = Schedule(drugs={"lomustine": Course(jnp.asarray([1.0]), jnp.asarray([2.0]))})
     with pytest.raises(ValueError, match="lomustine.*temozolomide"):
-        _model(chemotherapy=DrugResponse(0.5)).log_kill(drug, 0.0, 10.0)
+        _model(chemotherapy=DrugResponse(_value(0.5))).log_kill(drug, 0.0, 10.0)
 
 
 def test_a_model_needs_its_two_processes():
     with pytest.raises(ValueError, match="proliferation"):
-        ReactionDiffusion({"diffusion": Diffusion(0.3)}, TISSUE, DENSITY)
+        ReactionDiffusion({"diffusion": Diffusion(_value(0.3))}, TISSUE, DENSITY)
     with pytest.raises(ValueError, match="diffusion"):
-        ReactionDiffusion({"diffusion": LogisticProliferation(0.1)}, TISSUE, DENSITY)
+        ReactionDiffusion({"diffusion": LogisticProliferation(_value(0.1))}, TISSUE, DENSITY)
 
 
 def test_every_start_is_zero_outside_the_domain_and_a_seed_is_where_it_was_put():
-    seed = GaussianSeed(jnp.asarray([3.0, 2.0, 1.0]), 0.5, 2.0)
+    seed = GaussianSeed(jnp.asarray([3.0, 2.0, 1.0]), _value(0.5), _value(2.0))
     density = np.asarray(seed.state(TISSUE).density)
     assert np.unravel_index(density.argmax(), SHAPE) == (3, 2, 1) and density.max() == 0.5
     assert np.all(density[0] == 0)
