@@ -253,10 +253,16 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         equal_bed=_regimen("at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"]),
         outcome_name=f"tumor mass on day {content['horizon']:g}{retrospective}",
         outcome_unit="mm^3",
-        risk=f"{content['risk']['name']} of {content['risk']['objective'].replace('_', ' ')}",
+        risk=_risk_words(content["risk"]),
         constraints=limits,
         rows=tuple(rows),
     )
+
+
+def _risk_words(risk: Mapping[str, Any]) -> str:
+    measure = str(risk.get("measure", risk.get("risk", "risk")))
+    level = f" at level {risk['level']:g}" if "level" in risk else ""
+    return f"{measure}{level} of the {str(risk['objective']).replace('_', ' ')} over {risk['n_draws']} draws"
 
 
 def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray) -> r.Regimen:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from tumortwin.geometry import add_ring, drop_ring, spectral_bound
 from tumortwin.models import ReactionDiffusion, TumorState
-from tumortwin.solvers._rkl import stage_count
+from tumortwin.solvers._rkl import log_carrier, stage_count
 from tumortwin.solvers._simulate import ring_rate, solve_on_edges
 from tumortwin.solvers._strang import StepCoefficients
 from tumortwin.solvers._trajectory import Trajectory, judge
@@ -51,8 +52,10 @@ class MovingEdges(eqx.Module):
         max_diffusivity: float = 1.0,
         stretch: float = 2.0,
         min_gap: float = 1e-3,
+        save_fractions: Sequence[int] = (),
     ) -> "MovingEdges":
-        """The edges of `reference` (concrete times) with states saved at `ts` [day].
+        """The edges of `reference` (concrete times) with states saved at `ts` [day], and just before the fractions
+        whose indices are in `save_fractions`.
 
         **Raises:** `ValueError` when two fractions of the reference, or a fraction and a save time, collide, when one
         lies outside (t0, last save time), or when the schedule holds a resection (a jump in space: use `simulate`).
@@ -70,7 +73,8 @@ class MovingEdges(eqx.Module):
                 f"save time; received fractions {fractions} and save times {list(ts)}"
             )
         substeps = tuple(max(1, math.ceil(gap / max_step - 1e-9)) for gap in gaps)
-        saves = tuple(i for i, owner in enumerate(owners) if owner == -1 and i > 0)
+        kept = {int(i) % max(len(fractions), 1) for i in save_fractions}
+        saves = tuple(i for i, owner in enumerate(owners) if i > 0 and (owner == -1 or owner in kept))
         longest = stretch * float(max(gap / n for gap, n in zip(gaps, substeps, strict=True)))
         return cls(tuple(knots), tuple(owners), substeps, saves, longest, max_diffusivity, min_gap)
 
@@ -111,7 +115,8 @@ def simulate_moving(model: ReactionDiffusion, schedule: Schedule, edges: MovingE
     all_edges = jnp.concatenate([*pieces, knots[-1:]])
     stages = stage_count(edges.longest * spectral_bound(edges.max_diffusivity, model.tissue.grid.spacing))
     diffusivity = model.diffusion.white_matter
-    args = StepCoefficients(model.relative_faces().scaled(diffusivity.astype(y0.dtype)), ring_rate(model, y0))
+    faces = model.relative_faces().scaled(jax.lax.stop_gradient(diffusivity).astype(y0.dtype))
+    args = StepCoefficients(faces, ring_rate(model, y0), log_carrier(diffusivity))
     kill = model.log_kill(schedule, knots[0], knots[-1])
     saves = knots[jnp.asarray(edges.saves)].astype(y0.dtype)
     solution = solve_on_edges(y0, all_edges, args, kill, stages, diffrax.SaveAt(ts=saves))

@@ -28,14 +28,16 @@ from tumortwin.twin._build import Solve, start_at_day_zero
 
 
 class PlannedBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0 and at `days`; NaN where the solve failed.
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0, at the fractions that the edges save (just before
+    them) and on the fixed days after treatment; NaN where the solve failed.
 
-    The fraction times are traced step edges, so a plan's start day has an exact gradient.
+    The fraction times are traced step edges and days of the curve, so a plan's start day has an exact gradient also in
+    objectives that integrate over treatment.
     """
 
     problem: Problem
     edges: MovingEdges
-    days: tuple[float, ...] = eqx.field(static=True)
+    days: tuple[float, ...] = eqx.field(static=True)  # the fixed ones
 
     def __call__(self, draw: Mapping[str, Array], schedule: Schedule) -> Curve:
         solve = self.problem.solve
@@ -48,7 +50,7 @@ class PlannedBurden(eqx.Module):
         later = jnp.sum(trajectory.states.density, axis=(1, 2, 3), dtype=jnp.float64) * cell
         burden = jnp.concatenate([jnp.sum(start, dtype=jnp.float64)[None] * cell, later])
         usable = trajectory.succeeded & fine
-        days = jnp.asarray((0.0, *self.days))
+        days = jnp.concatenate([jnp.zeros(1), trajectory.ts])
         return Curve(days, jnp.where(usable, burden, jnp.nan))
 
 
@@ -84,7 +86,11 @@ def planning_problem(
     middle = 0.5 * (start_window[0] + start_window[1])
     reference = parametrization.schedule(parametrization.uniform(2.0, max(middle, 0.5)))
     edges = MovingEdges.from_schedule(
-        reference, days.tolist(), max_step=solve.solver.max_step, max_diffusivity=solve.solver.max_diffusivity
+        reference,
+        days.tolist(),
+        max_step=solve.solver.max_step,
+        max_diffusivity=solve.solver.max_diffusivity,
+        save_fractions=[*range(0, parametrization.n_fractions, parametrization.fractions_per_week), -1],
     )
     draws = {path: jnp.asarray(value) for path, value in posterior.resample(n_draws, key=key).items()}
     return PlanningProblem(

@@ -1,0 +1,80 @@
+"""One virtual patient from scans to scores: what the coverage study repeats over seeds."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from tumortwin.cli_stages import Setting, prepare, truth_intervals
+from tumortwin.config import instantiate
+from tumortwin.inference import Posterior, calibrate
+from tumortwin.runs import Run
+from tumortwin.twin import forecast, replay_cases, replay_scores, truth_entries
+
+JUDGED = ("diffusivity", "rate", "alpha", "volume_flair_120", "volume_flair_180")
+"""The quantities whose coverage is judged: D, mass-weighted rho, alpha, V120, V180 (FLAIR volume, noise-free)."""
+
+
+class Seeded:
+    """A run seen with another seed: everything else is the run's own."""
+
+    def __init__(self, run: Run, seed: int) -> None:
+        self._run = run
+        self.seed = seed
+        self.progress = run.progress
+        self.config = run.config
+
+    def key(self, name: str) -> Any:
+        """The random key of a purpose under this seed."""
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+
+
+def with_seed(config: DictConfig, seed: int) -> DictConfig:
+    """The configuration with another seed."""
+    changed = OmegaConf.create(OmegaConf.to_container(config))
+    changed.seed = seed
+    return changed  # type: ignore[return-value]
+
+
+def posterior_of(config: DictConfig, seeded: Seeded, setting: Setting) -> Posterior:
+    """The posterior of one patient by the configured calibrator."""
+    calibrator = instantiate(config.calibrator, where="calibrator")
+    return calibrate(setting.problem, calibrator, key=seeded.key("calibrate"))
+
+
+def one_patient(config: DictConfig, run: Run, seed: int, file: Path) -> list[dict[str, Any]]:
+    """Results of one seed, from `file` when they are there (a killed study goes on where it was)."""
+    if file.is_file():
+        return json.loads(file.read_text())
+    seeded = Seeded(run, seed)
+    setting = prepare(with_seed(config, seed), seeded)  # type: ignore[arg-type]
+    posterior = posterior_of(config, seeded, setting)
+    case = setting.case
+    days = sorted({0.0, *(scan.day for scan in case.patient.scans)})
+    found = forecast(setting.problem, posterior, days, n_draws=int(config.draws), key=seeded.key("forecast"))
+    cases = replay_cases(
+        case.known,
+        case.hidden,
+        setting.twin.frame,
+        found,
+        radial_velocity=float(config.patient.baseline.radial_velocity),
+        doubling_time=float(config.patient.baseline.doubling_time),
+    )
+    rows = replay_scores(cases, case.patient) + truth_entries(case.patient, truth_intervals(posterior, found))
+    for name in ("k_hat", "ess", "sample_reliable", "map_converged"):
+        if name in posterior.diagnostics:
+            rows.append({"name": f"diagnostics.{name}", "value": float(posterior.diagnostics[name])})
+    rows += [{"name": f"fact.{name}", "value": float(value)} for name, value in case.patient.facts.items()]
+    for name, value in posterior.info["correlation_volume_mm3"].items():
+        rows.append({"name": f"correlation_volume.{name}", "value": float(value)})
+    run.write_text(str(file.relative_to(run.directory)), json.dumps(rows))
+    return rows
+
+
+def values(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """name -> value; what has none is NaN."""
+    return {row["name"]: np.nan if row["value"] is None else float(row["value"]) for row in rows}
