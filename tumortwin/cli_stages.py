@@ -237,6 +237,7 @@ def forecasted(config: DictConfig, run: Run, setting: Setting, posterior: Poster
 def _keep_forecast(run: Run, setting: Setting, found: Forecast, kept: Sequence[float]) -> None:
     rows = [found.days.index(day) for day in found.days]
     volumes = {f"volume_{c}": v for c, v in found.volume.items()}
+    volumes |= {f"volume_{c}_outlined": v for c, v in found.outlined.items()}
     volumes |= {f"volume_{c}_predictive": v for c, v in found.predictive.items()}
     volumes["volume_tumor_mass"] = found.mass
     maps = {"map_mean": found.mean[rows], "map_sd": found.sd[rows], "map_p_tumor": found.p_tumor[rows]}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior, Problem
@@ -26,7 +26,9 @@ _UNSEEN_CORRELATION = 500.0
 class Forecast:
     """What the posterior says of the days asked for.
 
-    `volume[channel]` [draw, day] latent: the expected volume of the outline, sum of P(outlined) V_voxel [mm^3];
+    `volume[channel]` [draw, day] latent: the volume in which the density exceeds the channel's threshold [mm^3];
+    `outlined[channel]` [draw, day]: the volume that an outline has on average, sum of P(outlined) V_voxel, larger where
+    the edge is flat;
     `predictive[channel]` the same with the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
     [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
     `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
@@ -35,6 +37,7 @@ class Forecast:
     days: tuple[float, ...]
     grid: Grid
     volume: Mapping[str, np.ndarray]
+    outlined: Mapping[str, np.ndarray]
     predictive: Mapping[str, np.ndarray]
     mass: np.ndarray
     mean: np.ndarray
@@ -94,7 +97,7 @@ def forecast(
         collected.append(jax.tree.map(np.asarray, found))
         if progress is not None:
             progress("forecast", min(start + chunk, n_draws), n_draws)
-    volumes, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    volumes, outlined, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
     failed = int((~np.isfinite(mass)).any(axis=1).sum())
     if failed:
         raise FloatingPointError(
@@ -107,7 +110,8 @@ def forecast(
         days=asked,
         grid=problem.model.tissue.grid,
         volume=volumes,
-        predictive=_with_noise(volumes, spreads, correlation_volumes(posterior), key=noise_key),
+        outlined=outlined,
+        predictive=_with_noise(outlined, spreads, correlation_volumes(posterior), key=noise_key),
         mass=mass,
         mean=mean,
         sd=np.sqrt(np.maximum(variance, 0.0)),  # rounding of a difference of squares
@@ -147,16 +151,41 @@ def _solve_chunk(
     def one(carry: _Sums, values: dict[str, Array]):
         model, observations = problem.bind(values)
         density = problem.solve(model, days)
-        volumes, spreads, outlined = {}, {}, {}
+        volumes, means, spreads, outlined = {}, {}, {}, {}
         for channel in channels:
             p = norm.cdf(observations[channel].predict(density)) * inside[None].astype(density.dtype)
-            volumes[channel] = jnp.sum(p, axis=axes) * cell
+            eta = observations[channel].predict(density)
+            volumes[channel] = jnp.sum(_share_above(eta) * inside[None].astype(density.dtype), axis=axes) * cell
+            means[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
         carry = _Sums(carry.density + density, carry.square + density**2, outlined)
-        return carry, (volumes, spreads, jnp.sum(density, axis=axes) * cell)
+        return carry, (volumes, means, spreads, jnp.sum(density, axis=axes) * cell)
 
     return jax.lax.scan(one, sums, draws)
+
+
+def _share_above(level: Float[Array, "day x y z"]) -> Float[Array, "day x y z"]:
+    """Share of each voxel in which a smooth field is positive, from its value and slope at the center.
+
+    $$ s = \\mathrm{clip}\\Big(\\tfrac12 + \\frac{\\eta}{|\\partial_x \\eta| + |\\partial_y \\eta| + |\\partial_z \\eta|}\\Big) $$
+
+    with the smaller of the two one-sided differences along each axis: exact for a plane across the voxel along an axis,
+    and not fooled by the jump at the edge of the domain.
+    """
+    span = sum(_smaller_difference(level, axis) for axis in (1, 2, 3))
+    tiny = jnp.asarray(1e-6, level.dtype)
+    return jnp.clip(0.5 + level / jnp.maximum(span, tiny), 0.0, 1.0)
+
+
+def _smaller_difference(field: Array, axis: int) -> Array:
+    """The smaller absolute difference to the two neighbours along `axis`; one-sided at the ends."""
+    n = field.shape[axis]
+    steps = jnp.abs(jnp.diff(field, axis=axis))
+    padded = jnp.pad(steps, [(1, 1) if a == axis else (0, 0) for a in range(field.ndim)], constant_values=jnp.inf)
+    behind = jax.lax.slice_in_dim(padded, 0, n, axis=axis)
+    ahead = jax.lax.slice_in_dim(padded, 1, n + 1, axis=axis)
+    return jnp.minimum(behind, ahead)
 
 
 def _with_noise(

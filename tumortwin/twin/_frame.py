@@ -99,7 +99,17 @@ class ModelFrame:
         inside = np.asarray(self.box.crop(mask))
         if not inside.any():
             return np.full(self.window.shape, np.inf, np.float32)
-        return block_mean(signed_distance(inside, self.source), self.factors)
+        return block_mean(signed_distance(smooth_outline(inside, self.source), self.source), self.factors)
+
+
+def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarray:
+    """The mask whose edge is the half-level of the mask blurred by `width` [mm].
+
+    An outline wanders about the level set of the density it follows; distances to its bumps and dents are biased towards
+    the edge. The half-level of the blurred mask follows the level set. A mask too small to survive is kept as it is.
+    """
+    smooth = scipy.ndimage.gaussian_filter(mask.astype(np.float32), [width / h for h in grid.spacing]) >= 0.5
+    return smooth if smooth.any() else mask
 
 
 def signed_distance(mask: np.ndarray, grid: Grid) -> np.ndarray:
