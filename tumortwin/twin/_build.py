@@ -33,6 +33,7 @@ TIES = {
     "initial.t1gd_density": "observation.t1gd.threshold",
 }
 _HALF = 0.5
+_WHOLE = 1.0 - 1e-6  # rounding of a block mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,13 +192,16 @@ def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain:
 
 
 def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> Datum | None:
-    """Cellularity on the model's grid: the mean over the valid patient voxels of a block at least half valid."""
+    """Cellularity on the model's grid: block means, of blocks that are valid throughout.
+
+    At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block holds.
+    """
     if scan.adc is None:
         return None
     valid = np.ones(scan.adc.shape, bool) if scan.adc_valid is None else scan.adc_valid
     cellularity = cellularity_from_adc(scan.adc, water=settings.adc_water, minimum=settings.adc_tumor)
     covered = frame.coarse(valid.astype(np.float32))
-    enough = (covered >= _HALF) & domain
+    enough = (covered >= _WHOLE) & domain
     if not enough.any():
         return None
     total = frame.coarse(np.where(valid, cellularity, 0.0))
