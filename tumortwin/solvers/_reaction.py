@@ -8,6 +8,7 @@ growth factor through three nodes, so jumps anywhere inside a sub-step cost no a
 gradient. Without kill the rule is Simpson's, relative error (rho h)^4 / 2880.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,15 +32,73 @@ class SubStep(NamedTuple):
     weights: Float[Array, "... 3"]
 
 
-def react(density: Float[Array, "x y z"], rate: Array, step: SubStep) -> Float[Array, "x y z"]:
-    """Advance growth and kill over one sub-step; `rate` [1/day] is a scalar or a field of the density's shape."""
+def react(
+    density: Float[Array, "x y z"], rate: Array, step: SubStep, *, forward_mode: bool = False
+) -> Float[Array, "x y z"]:
+    """Advance growth and kill over one sub-step; `rate` [1/day] is a scalar or a field of the density's shape.
+
+    `forward_mode`: without the hand-written adjoint, for `jvp`.
+    """
     dtype = density.dtype
     width, kill = step.width.astype(dtype), jnp.exp(-step.log_kill).astype(dtype)
-    w = step.weights.astype(dtype)
+    w = [step.weights[..., i].astype(dtype) for i in range(3)]
+    if rate.ndim and not forward_mode:
+        width, kill, *w = (spread(x, density.shape) for x in (width, kill, *w))
     half = jnp.exp(0.5 * rate * width)
     full = half * half
-    crowding = rate * width * (w[0] + w[1] * half + w[2] * full)
-    return full * kill * density / (1.0 + crowding * density)
+    flow = _flow_plain if forward_mode else _flow
+    return flow(density, full * kill, rate * width * (w[0] + w[1] * half + w[2] * full))
+
+
+def _flow_plain(u: Array, gain: Array, crowding: Array) -> Array:
+    """`gain u / (1 + crowding u)`; the coefficients are scalars or fields."""
+    return gain * u / (1.0 + crowding * u)
+
+
+@jax.custom_vjp
+def _flow(u: Array, gain: Array, crowding: Array) -> Array:
+    return _flow_plain(u, gain, crowding)
+
+
+def _flow_forward(u: Array, gain: Array, crowding: Array):
+    return _flow_plain(u, gain, crowding), (u, gain, crowding)
+
+
+def _flow_backward(residual, cotangent: Array):
+    u, gain, crowding = residual
+    total = 1.0 + crowding * u
+    # The division comes last on purpose. XLA on a CPU merges cheap pointwise work into every stencil that reads it,
+    # which recomputes it there and stops vectorization; it does not merge a division.
+    to_u = (cotangent * gain) / (total * total)
+    first, second = to_u * u, to_u * u * u
+    if gain.ndim == 0:
+        first, second = fast_sum(first), fast_sum(second)
+    # A gain that has underflowed to zero leaves nothing to differentiate.
+    to_gain = jnp.where(gain > 0, (first + crowding * second) / jnp.where(gain > 0, gain, 1.0), 0.0)
+    return to_u, to_gain, -second
+
+
+_flow.defvjp(_flow_forward, _flow_backward)
+
+
+def spread(scalar: Float[Array, ""], shape: tuple[int, ...]) -> Array:
+    """A scalar at every voxel; its transpose is a fast sum."""
+    return _spread(scalar, shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _spread(scalar: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.broadcast_to(scalar, shape)
+
+
+_spread.defvjp(lambda scalar, shape: (jnp.broadcast_to(scalar, shape), None), lambda shape, _, x: (fast_sum(x),))
+
+
+def fast_sum(x: Float[Array, "x y z"]) -> Float[Array, ""]:
+    """The sum of all elements, by a product with ones: XLA's own reduction is not vectorized on a CPU."""
+    rows = x.reshape(-1, x.shape[-1])
+    ones = jnp.ones((1, rows.shape[0]), x.dtype)
+    return jnp.sum(jnp.matmul(ones, rows, precision=jax.lax.Precision.HIGHEST))
 
 
 def tabulate(path: LogKill, edges: Float[Array, " edge"]) -> SubStep:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tumortwin.geometry import Faces, divergence
+from tumortwin.solvers._reaction import fast_sum
 
 
 def stage_count(step_times_bound: float) -> int:
@@ -72,101 +73,93 @@ def diffuse_plain(u: Float[Array, "x y z"], faces: Faces, stages: int) -> Float[
     return (1.0 - b) * u + b * _stages(u, faces, stages)[-1]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def diffuse(u: Float[Array, "x y z"], faces: Faces, stages: int) -> Float[Array, "x y z"]:
+def diffuse(
+    u: Float[Array, "x y z"], faces: Faces, stages: int, log_scale: Float[Array, ""] | None = None
+) -> Float[Array, "x y z"]:
     """One RKL2 step of `du/dt = div(D grad u)` on ringed arrays.
 
     **Arguments:** `u` ringed density; `faces` ringed conductances *already multiplied* by
     `step * stage_weight(stages)`; `stages` static, from `stage_count` of an upper bound of the diffusivity (a larger
-    diffusivity is unstable).
+    diffusivity is unstable); `log_scale` zero in value: carries the derivative with respect to the logarithm of a
+    factor common to all `faces` (`log_carrier`), at half the cost of differentiating `faces` themselves.
     """
-    return diffuse_plain(u, faces, stages)
+    return _diffuse(u, faces, jnp.zeros((), u.dtype) if log_scale is None else log_scale, stages)
 
 
-def _diffuse_forward(u: Array, faces: Faces, stages: int):
-    p = _stages(u, faces, stages)
-    b = _blend(stages)
-    return (1.0 - b) * u + b * p[-1], (p, faces)
-
-
-def _face_products(q: list[Array], p: list[Array], scales: list[float], axis: int) -> Array:
-    """-sum_j scales_j (q_j[i+1] - q_j[i]) (p_j[i+1] - p_j[i]) on the faces along `axis`, zero at the last index."""
-    n = p[0].shape[axis]
-
-    def step(x: Array) -> Array:
-        return jax.lax.slice_in_dim(x, 1, n, axis=axis) - jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)
-
-    total = -scales[0] * step(q[0]) * step(p[0])
-    for scale, left, right in zip(scales[1:], q[1:], p[1:], strict=True):
-        total = total - scale * step(left) * step(right)
-    widths = [(0, 0)] * 3
-    widths[axis] = (0, 1)
-    return jnp.pad(_barrier(total), widths)
-
-
-def _reverse(p: list[Array], faces: Faces, cotangent: Array, stages: int) -> tuple[list[Array], Array]:
-    """Cotangents q_0 ... q_s of the Legendre stages (q_0 unused) and that of u.
-
-    The recurrence run backwards; the operator is symmetric, so the kernel is the same.
-    """
-    b = _blend(stages)
-    coefficients = _coefficients(stages)
-    c = slice(1, -1)
-    q: list[Array] = [jnp.zeros((), cotangent.dtype)] * (stages + 1)
-    q[stages] = _barrier(jnp.pad(b * cotangent[c, c, c], 1))
-    later = jnp.zeros_like(cotangent)
-    for j in range(stages, 1, -1):
-        a, _ = coefficients[j - 1]
-        _, b_later = coefficients[j] if j < stages else (0.0, 0.0)
-        # cotangent of P_{j-1}: a_j (1 + wL) q_j - b_{j+1} q_{j+1}
-        q[j - 1] = _barrier(_next(q[j], later, faces, a, b_later))
-        later = q[j]
-    direct = q[1][c, c, c] + divergence(q[1], faces) - coefficients[1][1] * q[2][c, c, c]
-    return q, _barrier(jnp.pad(direct + (1.0 - b) * cotangent[c, c, c], 1))
-
-
-def _diffuse_backward(stages: int, residual, cotangent: Array):
-    p, faces = residual
-    q, to_u = _reverse(p, faces, cotangent, stages)
-    scales = [a for a, _ in _coefficients(stages)]
-    return to_u, Faces(*(_face_products(q[1:], p[:-1], scales, axis) for axis in range(3)))
-
-
-diffuse.defvjp(_diffuse_forward, _diffuse_backward)
+def log_carrier(factor: Float[Array, ""]) -> Float[Array, ""]:
+    """Zero, with the derivative of `log(factor)`. The derivative at a factor of exactly zero is NaN."""
+    log = jnp.log(factor)
+    return log - jax.lax.stop_gradient(log)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def diffuse_scale(
-    u: Float[Array, "x y z"], faces: Faces, log_scale: Float[Array, ""], stages: int
-) -> Float[Array, "x y z"]:
-    """`diffuse` for callers who differentiate a common factor of the conductances only: half the cost of its adjoint.
-
-    `log_scale` is zero in value; its cotangent is the derivative with respect to the logarithm of a factor common to
-    all `faces`,
-
-    $$ \\partial_{\\log k} = \\sum_j \\langle q_j,\\; a_j w L p_{j-1} \\rangle
-       = \\sum_j \\langle q_j,\\; p_j + b_j p_{j-2} - a_j p_{j-1} \\rangle, $$
-
-    which the recurrence gives without another stencil. The cotangent of `faces` is NaN, not zero: whoever asks for it
-    must use `diffuse`.
-    """
+def _diffuse(u: Array, faces: Faces, log_scale: Array, stages: int) -> Array:
     del log_scale
     return diffuse_plain(u, faces, stages)
 
 
-def _scale_forward(u: Array, faces: Faces, log_scale: Array, stages: int):
-    y, (p, _) = _diffuse_forward(u, faces, stages)
-    return y, (p, faces, log_scale)
+def _diffuse_forward(u: Array, faces: Faces, log_scale: Array, stages: int):
+    p = _stages(u, faces, stages)
+    b = _blend(stages)
+    return (1.0 - b) * u + b * p[-1], (p, faces, log_scale)
 
 
-def _scale_backward(stages: int, residual, cotangent: Array):
+def _face_products(q: list[Array], p: list[Array], scales: list[float], axis: int) -> Array:
+    """-sum_j scales_j (q_j[i+1] - q_j[i]) (p_j[i+1] - p_j[i]) on the interior faces along `axis`, zero on the ring."""
+    here, there = [slice(1, -1)] * 3, [slice(1, -1)] * 3
+    there[axis] = slice(2, None)
+
+    def step(x: Array) -> Array:
+        return x[tuple(there)] - x[tuple(here)]
+
+    total = -scales[0] * step(q[0]) * step(p[0])
+    for scale, left, right in zip(scales[1:], q[1:], p[1:], strict=True):
+        total = total - scale * step(left) * step(right)
+    return jnp.pad(total, 1)
+
+
+def _reverse(faces: Faces, cotangent: Array, stages: int) -> list[Array]:
+    """Cotangents of the Legendre stages 1 ... s, over the blend's weight: the recurrence run backwards."""
+    coefficients = _coefficients(stages)
+    c = slice(1, -1)
+    q: list[Array] = [cotangent] * stages
+    for j in range(stages - 1, 0, -1):
+        # cotangent of P_j: a_{j+1} (1 + wL) q_{j+1} - b_{j+2} q_{j+2}
+        a, _ = coefficients[j]
+        if j == stages - 1:
+            q[j - 1] = _barrier(jnp.pad(a * (q[j][c, c, c] + divergence(q[j], faces)), 1))
+        else:
+            q[j - 1] = _barrier(_next(q[j], q[j + 1], faces, a, coefficients[j + 1][1]))
+    return q
+
+
+def _diffuse_backward(stages: int, residual, cotangent: Array):
+    # The three cotangents share little, so that each costs nothing where it is not used (dead code to the compiler).
     p, faces, log_scale = residual
-    q, to_u = _reverse(p, faces, cotangent, stages)
-    total = q[1] * (p[1] - p[0])
-    for j, (a, b) in enumerate(_coefficients(stages)[1:], start=2):
-        total = total + q[j] * (p[j] + b * p[j - 2] - a * p[j - 1])
-    to_scale = jnp.sum(_barrier(total), dtype=log_scale.dtype)
-    return to_u, Faces(*(jnp.full_like(f, jnp.nan) for f in faces)), to_scale
+    b = _blend(stages)
+    # The operator is symmetric: its transpose is the same polynomial.
+    turned = _stages(cotangent, faces, stages)
+    to_u = (1.0 - b) * cotangent + b * turned[-1]
+    to_scale = (b * _along_operator(turned, faces, p[0])).astype(log_scale.dtype)
+    q = _reverse(faces, cotangent, stages)
+    scales = [b * a for a, _ in _coefficients(stages)]
+    to_faces = Faces(*(_face_products(q, p[:-1], scales, axis) for axis in range(3)))
+    return to_u, to_faces, to_scale
 
 
-diffuse_scale.defvjp(_scale_forward, _scale_backward)
+def _along_operator(p: list[Array], faces: Faces, u: Array) -> Array:
+    """The derivative of `<p_0, P_s(1 + k w L) u>` with respect to log k at k = 1, from the stages `p` of `p_0`.
+
+    $$ P_s' = (2s-1) P_{s-1} + (2s-5) P_{s-3} + \\dots \\;\\Rightarrow\\;
+       \\partial_{\\log k} = \\langle \\textstyle\\sum_j (2j+1) P_j p_0,\\; w L u \\rangle $$
+
+    One stencil more than the step itself, and no stage of `u`.
+    """
+    last = len(p) - 2
+    total = (2.0 * last + 1.0) * p[last]
+    for j in range(last - 2, -1, -2):
+        total = total + (2.0 * j + 1.0) * p[j]
+    return fast_sum(jnp.pad(divergence(u, faces), 1) * total)
+
+
+_diffuse.defvjp(_diffuse_forward, _diffuse_backward)

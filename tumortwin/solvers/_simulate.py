@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 from tumortwin.geometry import Faces, add_ring, drop_ring, spectral_bound
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.solvers._reaction import tabulate
-from tumortwin.solvers._rkl import stage_count, stage_weight
+from tumortwin.solvers._rkl import log_carrier, stage_count, stage_weight
 from tumortwin.solvers._steps import FixedSteps, Phase
 from tumortwin.solvers._strang import StepCoefficients, StrangRKL2, TabulatedKill
 from tumortwin.solvers._trajectory import Trajectory, judge
@@ -48,7 +49,9 @@ def simulate(
     kill = model.log_kill(schedule, t0, days[-1])
     # With D_w the only scale, the bound on the stencil's conductances is the bound on D_w.
     wanted = model.diffusion.white_matter
-    scaled = faces.scaled(wanted.astype(y0.dtype))
+    # Its derivative is carried beside the conductances, where it costs a fraction (forward mode: in them).
+    scaled = faces.scaled((wanted if forward_mode else jax.lax.stop_gradient(wanted)).astype(y0.dtype))
+    carrier = jnp.zeros(()) if forward_mode else log_carrier(wanted)
 
     def run(coarser: int) -> tuple[Array, dict[str, Any]]:
         phases = solver.phases(t0, days, stops, coarser)
@@ -58,7 +61,7 @@ def simulate(
             for resection in schedule.resections:
                 if resection.time == phase.start:
                     y = y * (1.0 - add_ring(resection.removed.astype(y.dtype)))
-            out, y, n_stages = _solve_phase(y, phase, scaled, rate, kill, model, solver, forward_mode)
+            out, y, n_stages = _solve_phase(y, phase, scaled, carrier, rate, kill, model, solver, forward_mode)
             saved.extend(out)
             steps, stages = steps + phase.n_steps, max(stages, n_stages)
         return drop_ring(jnp.concatenate(saved)), {"steps": steps, "stages": stages, "phases": len(phases)}
@@ -97,6 +100,7 @@ def _solve_phase(
     y: Array,
     phase: Phase,
     faces: Faces,
+    log_scale: Array,
     rate: Array,
     kill: LogKill,
     model: ReactionDiffusion,
@@ -105,7 +109,7 @@ def _solve_phase(
 ) -> tuple[list[Array], Array, int]:
     """The saved states of one phase and its last state."""
     stages = stage_count(phase.step * spectral_bound(solver.max_diffusivity, model.tissue.grid.spacing))
-    args = StepCoefficients(faces.scaled(phase.step * stage_weight(stages)), rate, prescaled=True)
+    args = StepCoefficients(faces.scaled(phase.step * stage_weight(stages)), rate, log_scale, prescaled=True)
     edges = phase.edges
     saves = jnp.asarray([edges[np.argmin(abs(edges - s))] for s in phase.saves], y.dtype)
     solution = solve_on_edges(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from tumortwin.geometry import Faces
 from tumortwin.solvers._reaction import SubStep, react
-from tumortwin.solvers._rkl import diffuse, diffuse_plain, stage_weight
+from tumortwin.solvers._rkl import diffuse, diffuse_plain, log_carrier, stage_weight
 
 
 class TabulatedKill(diffrax.AbstractPath):
@@ -52,11 +52,13 @@ class StepCoefficients(eqx.Module):
     """What a step needs beside the state: growth rate and conductances.
 
     `faces`: ringed conductances at the true diffusivity [1/day], or, when `prescaled`, times step * stage weight (one
-    step size for the whole solve, no scaling inside the loop). `rate` [1/day]: scalar, or ringed field.
+    step size for the whole solve, no scaling inside the loop). `rate` [1/day]: scalar, or ringed field. `log_scale`:
+    zero, with the derivative of the logarithm of what multiplies all `faces` but is not differentiated in them.
     """
 
     faces: Faces
     rate: Array
+    log_scale: Array
     prescaled: bool = eqx.field(static=True, default=False)
 
 
@@ -108,14 +110,20 @@ class StrangRKL2(diffrax.AbstractSolver):
         kill = terms.terms[1]
         middle = t0 + 0.5 * (t1 - t0)
         first, second = kill.contr(t0, middle), kill.contr(middle, t1)
-        y = jax.lax.optimization_barrier(react(y0, args.rate, first))
-        faces = args.faces
+        y = jax.lax.optimization_barrier(react(y0, args.rate, first, forward_mode=self.forward_mode))
+        faces, log_scale = args.faces, args.log_scale
         if not args.prescaled:
-            factor = along_last_axis((first.width + second.width) * stage_weight(self.stages), y0)
+            width = first.width + second.width
+            log_scale = log_scale + log_carrier(width)
+            width = width if self.forward_mode else jax.lax.stop_gradient(width)
+            factor = along_last_axis(width * stage_weight(self.stages), y0)
             faces = Faces(*(f * factor for f in faces))
-        advance = diffuse_plain if self.forward_mode else diffuse
-        y = jax.lax.optimization_barrier(advance(y, faces, self.stages))
-        y1 = react(y, args.rate, second)
+        if self.forward_mode:
+            y = diffuse_plain(y, faces, self.stages)
+        else:
+            y = diffuse(y, faces, self.stages, log_scale)
+        y = jax.lax.optimization_barrier(y)
+        y1 = react(y, args.rate, second, forward_mode=self.forward_mode)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms: Any, t0: Any, y0: Array, args: StepCoefficients) -> Array:
