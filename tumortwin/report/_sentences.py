@@ -141,7 +141,7 @@ class Verdicts:
 
 
 def _where(data: ReportData, score: Score) -> str:
-    parts = [data.label(score.channel)] if score.channel else []
+    parts = [data.label(score.channel)] if score.channel else ["all channels and hidden days"]
     parts += [f"day {score.day:g}"] if score.day is not None else []
     return ", ".join(parts)
 
