@@ -1,7 +1,7 @@
 """Two real glioblastomas after chemoradiation: would the first scan have told where the tumor is at the second?
 
-`tumortwin reproduce glioma_progression [data.root=DIR]`. One earlier scan cannot identify growth, so the forecast rests on
-the prior; the bar is dilation by a prior radius. The numbers are printed as they are, better or worse.
+`tumortwin reproduce glioma_progression [data.root=DIR]`. One earlier scan cannot identify growth, so the forecast rests
+on the prior; the bar is dilation by a prior radius. The numbers are printed as they are, better or worse.
 """
 
 from pathlib import Path

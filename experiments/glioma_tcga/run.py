@@ -1,7 +1,7 @@
 """A real low-grade glioma with one scan: what a single visit identifies, and how far the tumor may reach.
 
-`tumortwin reproduce glioma_tcga [data.root=DIR] [patient.id=ID]`. There is no second scan, so nothing here is scored: the
-numbers are printed as they are.
+`tumortwin reproduce glioma_tcga [data.root=DIR] [patient.id=ID]`. There is no second scan, so nothing here is scored:
+the numbers are printed as they are.
 """
 
 import numpy as np

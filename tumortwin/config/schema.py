@@ -72,7 +72,7 @@ class Report:
 
 @dataclass
 class Root:
-    """The whole configuration of a run. `horizon` [day] of a forecast; `draws` of it; `run`: an earlier run to start from."""
+    """The whole configuration of a run. `horizon` [day] and `draws` of a forecast; `run`: an earlier run it starts from."""
 
     task: Task = field(default_factory=Task)
     name: str = "default"

@@ -52,8 +52,8 @@ class GaussianSeed(AbstractInitialCondition):
 class GrownSeed(AbstractInitialCondition):
     """A small round tumor of unknown age: what a single scan can be explained with.
 
-    The seed (`GaussianSeed`) stands `age` days before day 0. One scan identifies D * age, rho * age and the place, hence
-    D / rho, not D and rho.
+    The seed (`GaussianSeed`) stands `age` days before day 0. One scan identifies D * age, rho * age and the place,
+    hence D / rho, not D and rho.
 
     **Arguments:** `center` voxel indices; `age` [day]; `amplitude` [1]; `width` [mm]; `span` [day] the fixed time over
     which it is grown, with D and rho scaled by age / span; `longest` [day] the greatest age, from its prior's bound.

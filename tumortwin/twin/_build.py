@@ -21,7 +21,7 @@ from tumortwin.models import (
     RadiotherapyResponse,
     ReactionDiffusion,
 )
-from tumortwin.observation import AdcObservation, Datum, MaskObservation, cellularity_from_adc
+from tumortwin.observation import AbstractObservation, AdcObservation, Datum, MaskObservation, cellularity_from_adc
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.treatments import Schedule
 from tumortwin.twin._frame import ModelFrame
@@ -73,9 +73,12 @@ def build_problem(
     settings = GliomaSettings() if settings is None else settings
     tissue = frame.tissue(patient)
     channels = sorted({c for scan in patient.scans for c in scan.masks})
-    observations = {channel: MaskObservation(settings.thresholds.get(channel, _HALF), 1.0) for channel in channels}
+    observations: dict[str, AbstractObservation] = {
+        channel: MaskObservation(jnp.asarray(settings.thresholds.get(channel, _HALF)), jnp.ones(()))
+        for channel in channels
+    }
     if any(scan.adc is not None for scan in patient.scans):
-        observations["adc"] = AdcObservation(0.1)
+        observations["adc"] = AdcObservation(jnp.asarray(0.1))
     initial = _initial(patient, frame, settings)
     model = ReactionDiffusion(_mechanisms(patient.schedule, settings), tissue, initial)
     kept = {path: d for path, d in prior.items() if path not in dropped_paths(patient, settings, prior)}
@@ -150,14 +153,14 @@ def start_at_day_zero(model: ReactionDiffusion, solver: FixedSteps) -> tuple[Rea
 
 def _mechanisms(schedule: Schedule, settings: GliomaSettings):
     mechanisms = {
-        "diffusion": Diffusion(0.1, settings.gray_ratio),
-        "proliferation": LogisticProliferation(0.03),
-        "radiotherapy": RadiotherapyResponse(0.035, settings.alpha_beta),
+        "diffusion": Diffusion(jnp.asarray(0.1), jnp.asarray(settings.gray_ratio)),
+        "proliferation": LogisticProliferation(jnp.asarray(0.03)),
+        "radiotherapy": RadiotherapyResponse(jnp.asarray(0.035), jnp.asarray(settings.alpha_beta)),
     }
     drugs = sorted(schedule.drugs) or ["temozolomide"]
     names = ["chemotherapy"] if len(drugs) == 1 else [f"chemotherapy_{drug}" for drug in drugs]
     for name, drug in zip(names, drugs, strict=True):
-        mechanisms[name] = DrugResponse(0.2, settings.elimination_rate, drug)
+        mechanisms[name] = DrugResponse(jnp.asarray(0.2), jnp.asarray(settings.elimination_rate), drug)
     return mechanisms
 
 
@@ -169,7 +172,7 @@ def _initial(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> A
         outlined = [m for m in (first.masks.get("t1gd"), first.masks.get("flair")) if m is not None and m.any()]
         share = frame.coarse(outlined[0].astype(np.float32))
         center = np.asarray([(share * axis).sum() / share.sum() for axis in np.indices(share.shape)])
-        return GrownSeed(center)
+        return GrownSeed(jnp.asarray(center))
     empty = np.zeros(patient.grid.shape, bool)
     return ContourProfile(
         jnp.asarray(frame.distance(first.masks.get("flair", empty))),
@@ -194,12 +197,13 @@ def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain:
 def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> Datum | None:
     """Cellularity on the model's grid: block means, of blocks that are valid throughout.
 
-    At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block holds.
+    At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block
+    holds.
     """
     if scan.adc is None:
         return None
     valid = np.ones(scan.adc.shape, bool) if scan.adc_valid is None else scan.adc_valid
-    cellularity = cellularity_from_adc(scan.adc, water=settings.adc_water, minimum=settings.adc_tumor)
+    cellularity = cellularity_from_adc(jnp.asarray(scan.adc), water=settings.adc_water, minimum=settings.adc_tumor)
     covered = frame.coarse(valid.astype(np.float32))
     enough = (covered >= _WHOLE) & domain
     if not enough.any():

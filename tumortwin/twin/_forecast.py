@@ -101,8 +101,8 @@ def forecast(
     failed = int((~np.isfinite(mass)).any(axis=1).sum())
     if failed:
         raise FloatingPointError(
-            f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller max_step, "
-            "or a prior truncated below the solver's max_diffusivity"
+            f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller "
+            "max_step, or a prior truncated below the solver's max_diffusivity"
         )
     mean = np.asarray(sums.density) / n_draws
     variance = np.asarray(sums.square) / n_draws - mean**2
@@ -168,7 +168,8 @@ def _solve_chunk(
 def _share_above(level: Float[Array, "day x y z"]) -> Float[Array, "day x y z"]:
     """Share of each voxel in which a smooth field is positive, from its value and slope at the center.
 
-    $$ s = \\mathrm{clip}\\Big(\\tfrac12 + \\frac{\\eta}{|\\partial_x \\eta| + |\\partial_y \\eta| + |\\partial_z \\eta|}\\Big) $$
+    $$ s = \\mathrm{clip}\\Big(\\tfrac12
+        + \\frac{\\eta}{|\\partial_x \\eta| + |\\partial_y \\eta| + |\\partial_z \\eta|}\\Big) $$
 
     with the smaller of the two one-sided differences along each axis: exact for a plane across the voxel along an axis,
     and not fooled by the jump at the edge of the domain.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
+from jaxtyping import Array
 
 from tumortwin.geometry import Domain, Grid, Tissue, Window, window_around
 from tumortwin.twin._patient import Patient
@@ -65,7 +66,7 @@ class ModelFrame:
         return block_mean(values, self.factors, fill)
 
     def fine(self, field: np.ndarray, fill: float = 0.0) -> np.ndarray:
-        """A model field on the patient's grid by linear interpolation between voxel centres; `fill` outside the window."""
+        """A model field on the patient's grid, linear between voxel centers; `fill` outside the window."""
         # Centres of patient voxels in model indices, one axis at a time (the grids share their axes).
         axes = [
             (np.arange(n) - (f - 1) / 2.0) / f - s
@@ -82,11 +83,14 @@ class ModelFrame:
         return out
 
     def tissue(self, patient: Patient, dtype: type = np.float32) -> Tissue:
-        """The patient's tissue on the model's grid (shape and spacing; its place is `grid`). A block belongs to the domain when at least half of it does."""
+        """The patient's tissue on the model's grid (shape and spacing; its place is `grid`).
+
+        A block belongs to the domain when at least half of it does.
+        """
         covered = self.coarse(patient.domain.astype(np.float32))
         mask = covered >= 0.5
         safe = np.where(mask, covered, 1.0)
-        fields = {
+        fields: dict[str, Array | np.ndarray] = {
             name: np.where(mask, self.coarse(np.asarray(value, np.float32)) / safe, 0.0).astype(dtype)
             for name, value in patient.tissue.items()
         }
@@ -95,7 +99,7 @@ class ModelFrame:
         return Tissue(Domain(grid, mask), fields)
 
     def distance(self, mask: np.ndarray) -> np.ndarray:
-        """Signed distance [mm] to the edge of a mask of the patient's grid, positive outside; +inf for an empty mask."""
+        """Signed distance [mm] to a mask's edge on the patient's grid, positive outside; +inf for an empty mask."""
         inside = np.asarray(self.box.crop(mask))
         if not inside.any():
             return np.full(self.window.shape, np.inf, np.float32)
@@ -105,8 +109,9 @@ class ModelFrame:
 def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarray:
     """The mask whose edge is the half-level of the mask blurred by `width` [mm].
 
-    An outline wanders about the level set of the density it follows; distances to its bumps and dents are biased towards
-    the edge. The half-level of the blurred mask follows the level set. A mask too small to survive is kept as it is.
+    An outline wanders about the level set of the density it follows; distances to its bumps and dents are biased
+    towards the edge. The half-level of the blurred mask follows the level set. A mask too small to survive
+    is kept as it is.
     """
     smooth = scipy.ndimage.gaussian_filter(mask.astype(np.float32), [width / h for h in grid.spacing]) >= 0.5
     return smooth if smooth.any() else mask

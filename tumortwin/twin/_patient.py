@@ -13,8 +13,8 @@ from tumortwin.treatments import Schedule
 class Scan:
     """One imaging visit on the patient's grid.
 
-    `day` [day] since the first visit. `masks`: channel name (`t1gd`, `flair`) -> bool [x y z]; an absent channel was not
-    acquired, an all-false mask is an observation of no tumor. `adc` [1e-3 mm^2/s] or None, NaN nowhere; `adc_valid`
+    `day` [day] since the first visit. `masks`: channel name (`t1gd`, `flair`) -> bool [x y z]; an absent channel was
+    not acquired, an all-false mask is an observation of no tumor. `adc` [1e-3 mm^2/s] or None, NaN nowhere; `adc_valid`
     bool [x y z] says where the ADC was measured.
     """
 

@@ -28,8 +28,8 @@ from tumortwin.twin._build import Solve, start_at_day_zero
 
 
 class PlannedBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0, at the fractions that the edges save (just before
-    them) and on the fixed days after treatment; NaN where the solve failed.
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0, at the fractions that the edges save (just
+    before them) and on the fixed days after treatment; NaN where the solve failed.
 
     The fraction times are traced step edges and days of the curve, so a plan's start day has an exact gradient also in
     objectives that integrate over treatment.
@@ -70,15 +70,16 @@ def planning_problem(
 ) -> PlanningProblem:
     """The planning problem of a twin: `n_draws` equal-weight posterior draws, held fixed.
 
-    **Arguments:** `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after the
-    last fraction of the latest start; `n_days` days of the burden curve after treatment.
+    **Arguments:** `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after
+    the last fraction of the latest start; `n_days` days of the burden curve after treatment.
 
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
     """
     latest = start_window[1] + float(parametrization.fraction_days[-1])
     if horizon <= latest + 1.0:
         raise ValueError(
-            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day {horizon:g}"
+            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day "
+            f"{horizon:g}"
         )
     solve = problem.solve
     assert isinstance(solve, Solve)

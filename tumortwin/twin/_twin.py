@@ -17,8 +17,8 @@ from tumortwin.twin._patient import Patient, Scan
 class Twin:
     """One version of a patient's twin.
 
-    `patient` holds the scans that are assimilated; `frame`, `solver`, `prior`, `settings` say how; `posterior` what came
-    of it (None before the first calibration). `assimilate` returns a new twin; nothing is changed in place.
+    `patient` holds the scans that are assimilated; `frame`, `solver`, `prior`, `settings` say how; `posterior` what
+    came of it (None before the first calibration). `assimilate` returns a new twin; nothing is changed in place.
     """
 
     patient: Patient

@@ -70,9 +70,9 @@ def virtual_patient(
 ) -> Patient:
     """A tumor seeded in white matter, grown on the anatomy's own grid until it is found, then treated and scanned.
 
-    The truth differs from the model fitted to it in what a real tumor may differ in: rho(x) varies in space, the grid is
-    finer, the tumor comes from a seed and not from contours, outlines and ADC carry spatially correlated noise. `truth`
-    holds D, the tumor-mass-weighted mean of rho(x) at day 0, alpha, the drug sensitivity, thresholds and the noise-free
+    The truth differs from the model fitted to it in what a real tumor may differ in: rho(x) varies in space, the grid
+    is finer, the tumor comes from a seed and not from contours, outlines and ADC carry spatially correlated noise.
+    `truth` holds D, the tumor-mass-weighted mean of rho(x) at day 0, alpha, the drug sensitivity, thresholds and the noise-free
     volumes at every visit (`volume_<channel>_<day>` [mm^3]).
 
     **Arguments:** anatomy on one `grid`; `days` of the visits, the first 0; `schedule` of treatment; ADC of free water
@@ -105,8 +105,8 @@ def virtual_patient(
         scans=tuple(scans),
         schedule=schedule,
         assumptions=(
-            "Virtual patient: the anatomy is real, the tumor is simulated on a finer grid with a growth rate that varies "
-            "in space, and every scan carries noise.",
+            "Virtual patient: the anatomy is real, the tumor is simulated on a finer grid with a growth rate that "
+            "varies in space, and every scan carries noise.",
         ),
         truth=truth | volumes,
         source=source,
@@ -134,7 +134,7 @@ def _place(
     grid: Grid, domain: np.ndarray, tissue: dict[str, np.ndarray], tumor: VirtualTumor, *, key: Array
 ) -> tuple[tuple[int, int, int], Grid, Tissue]:
     """A box of `side` mm around a random deep white-matter voxel, and its tissue."""
-    depth = scipy.ndimage.distance_transform_edt(domain, sampling=grid.spacing)
+    depth = np.asarray(scipy.ndimage.distance_transform_edt(domain, sampling=grid.spacing))
     deepest_share = 0.55  # of the greatest depth: away from the skull, not only in the very centre
     candidates = np.argwhere((tissue["white_matter"] > 0.8) & (depth > deepest_share * depth.max()))
     center = candidates[int(jax.random.randint(key, (), 0, len(candidates)))]
@@ -143,7 +143,7 @@ def _place(
     box = tuple(slice(a, a + s) for a, s in zip(start, shape, strict=True))
     # Shape and spacing only: patients share one compiled program wherever their tumor lies.
     local = Grid.from_spacing(shape, grid.spacing)
-    fields = {name: np.asarray(value[box], np.float32) for name, value in tissue.items()}
+    fields: dict[str, Array | np.ndarray] = {name: np.asarray(value[box], np.float32) for name, value in tissue.items()}
     a, b, c = start
     return (a, b, c), local, Tissue(Domain(local, domain[box]), fields)
 
@@ -158,10 +158,10 @@ def _smooth_noise(shape: Sequence[int], spacing: Sequence[float], length: float,
 
 def _model(tissue: Tissue, rate: np.ndarray, truth: dict[str, float], initial) -> ReactionDiffusion:
     mechanisms = {
-        "diffusion": Diffusion(truth["diffusivity"]),
+        "diffusion": Diffusion(jnp.asarray(truth["diffusivity"])),
         "proliferation": LogisticProliferation(jnp.asarray(rate, jnp.float32)),
-        "radiotherapy": RadiotherapyResponse(truth["alpha"]),
-        "chemotherapy": DrugResponse(truth["sensitivity"]),
+        "radiotherapy": RadiotherapyResponse(jnp.asarray(truth["alpha"])),
+        "chemotherapy": DrugResponse(jnp.asarray(truth["sensitivity"])),
     }
     return ReactionDiffusion(mechanisms, tissue, initial)
 
@@ -181,9 +181,9 @@ def _grow(
 ) -> np.ndarray:
     """The density at the first visit: from a seed until the T1Gd volume first exceeds `wanted` [mm^3]."""
     look_every = 30.0
-    center = np.asarray(_nearest_white(tissue), float)
+    center = jnp.asarray(_nearest_white(tissue), float)
     density: Array | np.ndarray | None = None
-    model = _model(tissue, rate, truth, GaussianSeed(center, 0.6, 2.5))
+    model = _model(tissue, rate, truth, GaussianSeed(center, jnp.asarray(0.6), jnp.asarray(2.5)))
     threshold = truth["t1gd_threshold"]
     for _ in range(int(tumor.longest_growth / look_every)):
         if density is not None:
