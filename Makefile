@@ -52,4 +52,4 @@ $(DOCS_STAMP): $(STAMP)
 	@touch $@
 
 docs: $(DOCS_STAMP)
-	$(BIN)/mkdocs build --strict
+	$(BIN)/mkdocs build --strict --config-file - < docs/mkdocs.yml
