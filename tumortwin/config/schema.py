@@ -72,7 +72,7 @@ class Report:
 
 @dataclass
 class Root:
-    """The whole configuration of a run. `horizon` [day] and `draws` of a forecast; `run`: an earlier run it starts from."""
+    """All of a run's configuration. `horizon` [day] and `draws` of a forecast; `run`: an earlier run it starts from."""
 
     task: Task = field(default_factory=Task)
     name: str = "default"

@@ -72,7 +72,7 @@ def hausdorff95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float],
 
 
 def _surface(mask: NpMask) -> NpMask:
-    return mask & ~np.asarray(ndimage.binary_erosion(mask, border_value=0))
+    return mask & ~np.asarray(ndimage.binary_erosion(mask, border_value=0), dtype=bool)
 
 
 def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

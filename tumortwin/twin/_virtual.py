@@ -72,8 +72,8 @@ def virtual_patient(
 
     The truth differs from the model fitted to it in what a real tumor may differ in: rho(x) varies in space, the grid
     is finer, the tumor comes from a seed and not from contours, outlines and ADC carry spatially correlated noise.
-    `truth` holds D, the tumor-mass-weighted mean of rho(x) at day 0, alpha, the drug sensitivity, thresholds and the noise-free
-    volumes at every visit (`volume_<channel>_<day>` [mm^3]).
+    `truth` holds D, the tumor-mass-weighted mean of rho(x) at day 0, alpha, the drug sensitivity, thresholds and the
+    noise-free volumes at every visit (`volume_<channel>_<day>` [mm^3]).
 
     **Arguments:** anatomy on one `grid`; `days` of the visits, the first 0; `schedule` of treatment; ADC of free water
     and of densest tumor [1e-3 mm^2/s]; `key`.
