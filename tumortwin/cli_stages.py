@@ -102,6 +102,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             adc_tumor=float(config.observation.adc_tumor),
             voxel_weight=float(config.observation.voxel_weight),
             start=start_of(config, case.known),
+            front_correction=bool(config.geometry.front_correction),
         )
         twin = Twin.of(
             case.known,

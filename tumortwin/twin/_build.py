@@ -42,7 +42,8 @@ class GliomaSettings:
 
     `gray_ratio` D_g/D_w; `alpha_beta` [Gy]; `elimination_rate` [1/day] of the drug; `adc_water`, `adc_tumor`
     [1e-3 mm^2/s]; `voxel_weight` the first guess of V_voxel / V_corr before it is estimated; `start`: `contours` (the
-    first visit's outlines start the simulation) or `seed` (a seed grown until day 0: for a patient with one visit).
+    first visit's outlines start the simulation) or `seed` (a seed grown until day 0: for a patient with one visit);
+    `front_correction` of the model, for grids that are coarse against sqrt(D/rho).
     """
 
     gray_ratio: float = 0.1
@@ -52,6 +53,7 @@ class GliomaSettings:
     adc_tumor: float = 0.8
     voxel_weight: float = 0.3
     start: str = "contours"
+    front_correction: bool = True
     # Starting values, replaced by whatever the prior addresses.
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"t1gd": 0.7, "flair": 0.25})
 
@@ -80,7 +82,8 @@ def build_problem(
     if any(scan.adc is not None for scan in patient.scans):
         observations["adc"] = AdcObservation(jnp.asarray(0.1))
     initial = _initial(patient, frame, settings)
-    model = ReactionDiffusion(_mechanisms(patient.schedule, settings), tissue, initial)
+    mechanisms = _mechanisms(patient.schedule, settings)
+    model = ReactionDiffusion(mechanisms, tissue, initial, settings.front_correction)
     kept = {path: d for path, d in prior.items() if path not in dropped_paths(patient, settings, prior)}
     ties = {target: source for target, source in TIES.items() if settings.start == "contours" and source in kept}
     return Problem(
@@ -148,7 +151,7 @@ def start_at_day_zero(model: ReactionDiffusion, solver: FixedSteps) -> tuple[Rea
     bound = FixedSteps(solver.max_step, solver.max_diffusivity * float(initial.longest) / initial.span)
     trajectory = simulate(grown, Schedule(), (initial.span,), bound, estimate_error=False)
     start = GivenDensity(trajectory.states.density[-1])
-    return ReactionDiffusion(model.mechanisms, model.tissue, start), trajectory.succeeded
+    return eqx.tree_at(lambda m: m.initial, model, start), trajectory.succeeded
 
 
 def _mechanisms(schedule: Schedule, settings: GliomaSettings):

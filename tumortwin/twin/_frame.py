@@ -107,14 +107,15 @@ class ModelFrame:
 
 
 def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarray:
-    """The mask whose edge is the half-level of the mask blurred by `width` [mm].
+    """A smooth mask of the same volume: the level set of the mask blurred by `width` [mm] that is as large.
 
     An outline wanders about the level set of the density it follows; distances to its bumps and dents are biased
-    towards the edge. The half-level of the blurred mask follows the level set. A mask too small to survive
-    is kept as it is.
+    towards the edge. (The half-level of the blurred mask would lose volume where the outline is convex.)
     """
-    smooth = scipy.ndimage.gaussian_filter(mask.astype(np.float32), [width / h for h in grid.spacing]) >= 0.5
-    return smooth if smooth.any() else mask
+    smooth = scipy.ndimage.gaussian_filter(mask.astype(np.float32), [width / h for h in grid.spacing])
+    count = int(mask.sum())
+    level = np.partition(smooth.ravel(), smooth.size - count)[smooth.size - count]
+    return smooth >= max(float(level), float(np.finfo(np.float32).tiny))
 
 
 def signed_distance(mask: np.ndarray, grid: Grid) -> np.ndarray:
