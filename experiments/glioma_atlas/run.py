@@ -37,7 +37,9 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
 
 def coverage(rows: Sequence[dict[str, float]], *, quick: bool) -> list[Verdict]:
     """Share of truths inside 95 % intervals, by quantity and pooled."""
-    covered = {name: [row[f"truth.{name}.covered"] for row in rows if f"truth.{name}.covered" in row] for name in JUDGED}
+    covered = {
+        name: [row[f"truth.{name}.covered"] for row in rows if f"truth.{name}.covered" in row] for name in JUDGED
+    }
     found = []
     for name, hits in covered.items():
         share = wilson(sum(hits), len(hits))
