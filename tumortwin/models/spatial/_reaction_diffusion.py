@@ -14,8 +14,12 @@ from tumortwin.treatments import LogKill, Schedule
 def _lattice_factor(face: Float[Array, "x y z"], ratio: Float[Array, ""]) -> Float[Array, "x y z"]:
     """a / sinh a with a^2 = ratio / (4 face); 0 where there is no face."""
     inside = face > 0
-    half = 0.5 * jnp.sqrt(ratio / jnp.where(inside, face, 1.0))
-    return jnp.where(inside, half / jnp.sinh(half), 0.0)
+    square = 0.25 * ratio / jnp.where(inside, face, 1.0)
+    # By its series near a = 0 (no growth), and without overflow where a face is all but closed.
+    small = square < 1e-2
+    half = jnp.sqrt(jnp.where(small, 1.0, square))
+    exact = 2.0 * half * jnp.exp(-half) / -jnp.expm1(-2.0 * half)
+    return jnp.where(inside, jnp.where(small, 1.0 - square / 6.0 + 7.0 * square**2 / 360.0, exact), 0.0)
 
 
 class ReactionDiffusion(AbstractModel):

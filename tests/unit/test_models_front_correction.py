@@ -1,0 +1,90 @@
+"""The lattice correction of fronts: right where it matters, one where it does not, and differentiable everywhere."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tumortwin.geometry import Domain, Grid, Tissue
+from tumortwin.models import Diffusion, GivenDensity, LogisticProliferation, ReactionDiffusion
+from tumortwin.models.spatial._reaction_diffusion import _lattice_factor
+from tumortwin.params import set_parameters
+from tumortwin.solvers import FixedSteps, simulate
+from tumortwin.treatments import Schedule
+
+DIFFUSIVITY, RATE = 0.2, 0.03
+LENGTH = float(np.sqrt(DIFFUSIVITY / RATE))
+
+
+def _line(n: int, spacing: float, correct: bool, rate: float = RATE) -> ReactionDiffusion:
+    grid = Grid.from_spacing((n, 1, 1), (spacing, 1.0, 1.0))
+    tissue = Tissue(Domain(grid, np.ones(grid.shape, bool)), {"white_matter": np.ones(grid.shape)})
+    x = (np.arange(n) + 0.5) * spacing
+    start = np.where(x < 8.0 * LENGTH, 1.0, np.exp(-(x - 8.0 * LENGTH) / LENGTH)).reshape(n, 1, 1)
+    mechanisms = {
+        "diffusion": Diffusion(jnp.asarray(DIFFUSIVITY)),
+        "proliferation": LogisticProliferation(jnp.asarray(rate)),
+    }
+    return ReactionDiffusion(mechanisms, tissue, GivenDensity(jnp.asarray(start)), front_correction=correct)
+
+
+def _mass_speed(spacing: float, correct: bool) -> float:
+    """Growth of the mass of a front of least decay between two late days [mm/day]: its speed."""
+    n = round(80 * LENGTH / spacing)
+    days = (400.0, 800.0)
+    run = eqx.filter_jit(lambda m: simulate(m, Schedule(), days, FixedSteps(2.0, DIFFUSIVITY), estimate_error=False))
+    first, last = np.asarray(run(_line(n, spacing, correct)).states.density).sum(axis=(1, 2, 3)) * spacing
+    return (last - first) / (days[1] - days[0])
+
+
+def test_coarse_fronts_run_nearer_to_the_speed_of_fine_ones():
+    true = _mass_speed(0.25 * LENGTH, False)
+    plain, corrected = (abs(_mass_speed(1.5 * LENGTH, c) / true - 1) for c in (False, True))
+    assert plain > 0.04 and corrected < 0.5 * plain
+
+
+def test_fine_grids_are_left_alone():
+    factor = float(_lattice_factor(jnp.full((1, 1, 1), 1.0), jnp.asarray(4e-4))[0, 0, 0])
+    assert factor == pytest.approx(1.0 - 1e-4 / 6.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("square", [0.0, 1e-6, 0.00999, 0.01001, 1.0, 100.0, 1e7])
+def test_the_factor_and_its_derivative_are_finite_and_right(square):
+    def factor(ratio):
+        return _lattice_factor(jnp.ones((1, 1, 1)), ratio)[0, 0, 0]
+
+    value, slope = jax.value_and_grad(factor)(jnp.asarray(4.0 * square))
+    a = np.sqrt(square)
+    expected = 1.0 if a == 0 else 0.0 if a > 700 else a / np.sinh(a)
+    assert float(value) == pytest.approx(expected, rel=2e-8, abs=1e-300) and np.isfinite(float(slope))
+    closed = _lattice_factor(jnp.zeros((1, 1, 1)), jnp.asarray(square))
+    assert float(closed[0, 0, 0]) == 0.0
+
+
+def test_without_growth_mass_is_still_conserved_and_gradients_are_exact():
+    model = _line(24, 1.5 * LENGTH, True)
+    still = eqx.filter_jit(lambda m: simulate(m, Schedule(), [0.0, 60.0], FixedSteps(8.0, DIFFUSIVITY)).states.density)
+    before, after = np.asarray(still(_line(24, 1.5 * LENGTH, True, rate=0.0))).sum(axis=(1, 2, 3))
+    assert after == pytest.approx(before, rel=1e-13)
+    paths = ("mechanisms.diffusion.white_matter", "mechanisms.proliferation.rate")
+
+    @jax.jit
+    def loss(p):
+        moved = set_parameters(model, dict(zip(paths, p, strict=True)))
+        out = simulate(moved, Schedule(), [60.0], FixedSteps(8.0, 2 * DIFFUSIVITY), estimate_error=False)
+        return jnp.sum(out.states.density**2)
+
+    p = np.array([DIFFUSIVITY, RATE])
+    gradient = jax.jit(jax.grad(loss))(jnp.asarray(p))
+    for i in range(2):
+        h = 1e-4 * p[i]
+        steps = [float(loss(jnp.asarray(p + k * h * np.eye(2)[i]))) for k in (1, -1)]
+        assert float(gradient[i]) == pytest.approx((steps[0] - steps[1]) / (2 * h), rel=1e-6)
+
+
+def test_a_field_of_rates_is_refused():
+    model = _line(8, LENGTH, True)
+    field = eqx.tree_at(lambda m: m.mechanisms["proliferation"].rate, model, jnp.full((8, 1, 1), RATE))
+    with pytest.raises(ValueError, match="scalar growth rate"):
+        field.relative_faces()
