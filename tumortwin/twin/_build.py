@@ -23,7 +23,7 @@ from tumortwin.models import (
 )
 from tumortwin.observation import AbstractObservation, AdcObservation, Datum, MaskObservation, cellularity_from_adc
 from tumortwin.solvers import FixedSteps, simulate
-from tumortwin.treatments import Schedule
+from tumortwin.treatments import Resection, Schedule
 from tumortwin.twin._frame import ModelFrame
 from tumortwin.twin._patient import Patient, Scan
 
@@ -91,10 +91,16 @@ def build_problem(
         observations=observations,
         prior=Prior(kept),
         data=_data(patient, frame, settings, np.asarray(tissue.domain.mask)),
-        solve=Solve(patient.schedule, solver),
+        solve=Solve(on_frame(patient.schedule, frame), solver),
         spacing=frame.grid.spacing,
         ties=tuple(sorted(ties.items())),
     )
+
+
+def on_frame(schedule: Schedule, frame: ModelFrame) -> Schedule:
+    """The schedule with its resections on the model's grid: the share of every block that was removed."""
+    removed = [Resection(r.time, jnp.asarray(frame.coarse(np.asarray(r.removed)))) for r in schedule.resections]
+    return Schedule(schedule.radiotherapy, schedule.drugs, removed)
 
 
 def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution]) -> dict[str, str]:
@@ -118,6 +124,12 @@ def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str
         if path.startswith("initial.") and (path == "initial.infiltration_length") != (settings.start == "contours"):
             reasons[path] = f"the simulation starts from {settings.start}"
     return reasons
+
+
+def on_frame(schedule: Schedule, frame: ModelFrame) -> Schedule:
+    """A patient's schedule with its resections on the model's grid: the share of every block that was removed."""
+    resections = [Resection(r.time, jnp.asarray(frame.coarse(np.asarray(r.removed)))) for r in schedule.resections]
+    return Schedule(schedule.radiotherapy, schedule.drugs, resections)
 
 
 class Solve(eqx.Module):

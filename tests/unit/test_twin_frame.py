@@ -1,0 +1,113 @@
+"""The model's grid: blocks conserve volume, come back without shift, know distance and domain."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import twin_case as case
+
+from tumortwin.geometry import Grid, Window
+from tumortwin.twin import ModelFrame
+from tumortwin.twin._frame import block_factors, block_mean, signed_distance, smooth_outline
+
+FINE = Grid.from_spacing((21, 22, 23), (2.0, 2.0, 2.0), origin=(-7.0, 5.0, 11.0))
+
+
+@pytest.mark.parametrize("start, shape", [((0, 0, 0), (11, 11, 12)), ((-3, -2, -1), (16, 16, 16))])
+def test_block_means_conserve_volume_with_partial_blocks_and_beyond_the_array(start, shape):
+    frame = ModelFrame(FINE, (2, 2, 2), Window(start, shape))
+    mask = np.random.default_rng(0).random(FINE.shape) < 0.3
+    share = frame.coarse(mask)
+    assert share.shape == frame.grid.shape == shape
+    assert share.sum(dtype=float) * frame.grid.cell_volume == mask.sum() * FINE.cell_volume
+
+
+def test_blocks_lie_where_their_voxels_lie():
+    frame = ModelFrame(FINE, (2, 2, 2), Window((-1, 2, 3), (8, 6, 4)))
+    mask = np.zeros(FINE.shape, bool)
+    mask[4:6, 8:10, 10:12] = True
+    (block,) = np.argwhere(frame.coarse(mask) == 1.0)
+    middle = FINE.to_world(np.argwhere(mask)).mean(axis=0)
+    np.testing.assert_allclose(frame.grid.to_world(block), middle)
+
+
+def test_going_coarse_and_fine_again_keeps_a_linear_field_inside():
+    frame = ModelFrame(FINE, (2, 2, 2), Window((1, 1, 1), (8, 8, 8)))
+    world = FINE.to_world(np.moveaxis(np.indices(FINE.shape), 0, -1))
+    field = world @ np.array([0.5, -1.0, 0.25]) + 3.0
+    back = frame.fine(frame.coarse(field), fill=-99.0)
+    inside = (slice(3, 17),) * 3  # half a block from the window's surface and further
+    np.testing.assert_allclose(back[inside], field[inside], atol=1e-4)
+    assert (back[:2] == -99.0).all() and (back[18:] == -99.0).all()
+
+
+def test_factors_follow_the_voxel_and_never_refine():
+    assert block_factors(Grid.from_spacing((8, 8, 8), (1.0, 1.0, 3.0)), 3.0) == (3, 3, 1)
+    assert block_factors(Grid.from_spacing((8, 8, 8), (0.9, 2.0, 7.0)), 2.0) == (2, 1, 1)
+    frame = ModelFrame(Grid.from_spacing((12, 12, 4), (1.0, 1.0, 3.0)), (3, 3, 1), Window((0, 0, 0), (4, 4, 4)))
+    assert frame.grid.spacing == (3.0, 3.0, 3.0)
+
+
+def test_a_block_is_domain_when_half_of_it_is_and_its_tissue_is_that_of_its_domain():
+    domain = np.zeros((8, 8, 8), bool)
+    domain[:4] = True
+    domain[4, 0:2, 0:2] = True  # half of the block (2, 0, 0)
+    domain[4, 2, 2] = True  # an eighth of the block (2, 1, 1)
+    grid = Grid.from_spacing((8, 8, 8), (4.0, 4.0, 4.0))
+    frame = ModelFrame(grid, (2, 2, 2), Window((0, 0, 0), (4, 4, 4)))
+    one = dataclasses.replace(case.patient(), grid=grid, domain=domain, tissue={"white_matter": 0.6 * domain})
+    tissue = frame.tissue(one)
+    mask = np.asarray(tissue.domain.mask)
+    assert mask[:2].all() and mask[2, 0, 0] and not mask[2, 1, 1] and not mask[3].any()
+    np.testing.assert_allclose(np.asarray(tissue.fields["white_matter"]), 0.6 * mask, rtol=1e-6)
+    assert tissue.grid.spacing == frame.grid.spacing
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0)])
+def test_distance_to_a_ball(spacing):
+    grid = Grid.from_spacing([round(40 / h) for h in spacing], spacing)
+    center = np.full(3, 19.5)
+    exact = case.distance_to(center, grid) - 10.0
+    found = signed_distance(exact <= 0, grid)
+    assert np.abs(found - exact)[np.abs(exact) < 8].max() < 0.9 * max(spacing)
+    assert abs(np.mean((found - exact)[np.abs(exact) < 8])) < 0.25  # a quarter of the finest voxel
+
+
+def test_distance_of_an_empty_mask_is_infinite():
+    frame = case.frame(case.patient())
+    assert np.isposinf(frame.distance(np.zeros(case.GRID.shape, bool))).all()
+
+
+def test_smoothing_an_outline_does_not_move_it():
+    grid = Grid.from_spacing((40, 40, 40), (1.0, 1.0, 1.0))
+    flat = np.zeros(grid.shape, bool)
+    flat[:17] = True
+    assert np.array_equal(smooth_outline(flat, grid), flat)
+    bumpy = flat.copy()
+    rows = np.arange(40)
+    bumpy[17, (rows % 4 < 2)] = True  # bumps and dents of the same size about the same plane
+    bumpy[16, (rows % 4 >= 2)] = False
+    smooth = smooth_outline(bumpy, grid)
+    assert abs(int(smooth.sum()) - int(flat.sum())) <= 0.01 * flat.sum()
+
+
+def test_a_tiny_outline_survives_smoothing():
+    grid = Grid.from_spacing((12, 12, 12), (1.0, 1.0, 1.0))
+    tiny = np.zeros(grid.shape, bool)
+    tiny[6, 6, 6] = True
+    assert np.array_equal(smooth_outline(tiny, grid), tiny)
+
+
+def test_the_frame_holds_every_outline_and_its_margin_within_the_domain():
+    one = case.patient()
+    frame = ModelFrame.around(one, spacing=4.0, margin=8.0, bucket=4)
+    kept = np.asarray(frame.box.crop(case.ball(16.0 + 7.9)))
+    assert kept.sum() == case.ball(16.0 + 7.9).sum()
+    assert all(n % 4 == 0 for n in frame.grid.shape)
+    empty = dataclasses.replace(one, scans=(dataclasses.replace(one.scans[0], masks={"t1gd": one.brain & False}),))
+    with pytest.raises(ValueError, match="outlined"):
+        ModelFrame.around(empty)
+
+
+def test_a_partial_block_is_filled_not_dropped():
+    np.testing.assert_allclose(block_mean(np.ones((3, 2, 2)), (2, 2, 2)).ravel(), [1.0, 0.5])
