@@ -246,12 +246,15 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         if e["value"] is not None
     ]
     limits = tuple(f"{c['name']}: {c.get('limit', c.get('high', ''))} {c['unit']}" for c in content["constraints"])
+    origin = float(content["origin_day"])
     retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
     return r.Plan(
-        recommended=_regimen("recommended", content["plan"], outcomes["recommended"]),
-        standard=_regimen("standard of care", content["standard_of_care"], outcomes["standard_of_care"]),
-        equal_bed=_regimen("at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"]),
-        outcome_name=f"tumor mass on day {content['horizon']:g}{retrospective}",
+        recommended=_regimen("recommended", content["plan"], outcomes["recommended"], origin),
+        standard=_regimen("standard of care", content["standard_of_care"], outcomes["standard_of_care"], origin),
+        equal_bed=_regimen(
+            "at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"], origin
+        ),
+        outcome_name=f"tumor mass on day {content['origin_day'] + content['horizon']:g}{retrospective}",
         outcome_unit="mm^3",
         risk=_risk_words(content["risk"]),
         constraints=limits,
@@ -265,11 +268,11 @@ def _risk_words(risk: Mapping[str, Any]) -> str:
     return f"{measure}{level} of the {str(risk['objective']).replace('_', ' ')} over {risk['n_draws']} draws"
 
 
-def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray) -> r.Regimen:
+def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray, origin: float) -> r.Regimen:
     return r.Regimen(
         label,
         np.asarray(plan["weekly_fraction_dose_gy"], float),
-        float(plan["start_day"]),
+        float(plan["start_day"]) + origin,
         outcome,
         float(plan["toxicity"]["bed_3_gy"]),
         int(plan["fractions_per_week"]),

@@ -200,7 +200,7 @@ def forecast_days(config: DictConfig, case: Case) -> list[float]:
     visits = {scan.day for scan in case.patient.scans}
     if given is not None:
         return sorted({float(d) for d in given} | visits)
-    end = max(case.known.scans[-1].day + (0.0 if case.hidden else float(config.horizon)), *visits, _DAYS_BETWEEN)
+    end = max(case.known.scans[-1].day + float(config.horizon), *visits, _DAYS_BETWEEN)
     return sorted(set(np.arange(0.0, end + 1e-9, _DAYS_BETWEEN).tolist()) | visits | {end})
 
 
@@ -332,12 +332,18 @@ def recommended(config: DictConfig, run: Run, setting: Setting, posterior: Poste
             [instantiate(node, where="constraint") for node in config.constraint.values()],
             start_window=(float(plan.earliest), float(plan.latest)),
             horizon=float(plan.horizon),
+            origin=plan_origin(config, setting.case),
             n_draws=int(settings.draws),
             key=run.key("plan"),
         )
         standard = parametrization.uniform(float(settings.standard_dose), float(plan.standard_start))
         content = _recommendation(run, setting, posterior, problem, standard, settings)
         run.write_json("plan.json", content)
+
+
+def plan_origin(config: DictConfig, case: Case) -> float:
+    """The day from which a plan counts: day 0 when looking back, else the last scan known."""
+    return 0.0 if config.patient.plan.retrospective else float(case.known.scans[-1].day)
 
 
 def _moved(drugs: Mapping[str, Course]) -> dict[str, Course]:
@@ -370,6 +376,7 @@ def _recommendation(
     content["path_gap"] = path_gap(problem, standard)
     content["retrospective"] = bool(run.config.patient.plan.retrospective)
     content["horizon"] = float(run.config.patient.plan.horizon)
+    content["origin_day"] = plan_origin(run.config, setting.case)
     return content
 
 

@@ -22,13 +22,14 @@ from tumortwin.control import (
     recommend,
 )
 from tumortwin.inference import Posterior, Problem
+from tumortwin.models import GivenDensity, ReactionDiffusion
 from tumortwin.solvers import MovingEdges, simulate, simulate_moving
-from tumortwin.treatments import Schedule
+from tumortwin.treatments import Course, Schedule
 from tumortwin.twin._build import Solve, start_at_day_zero
 
 
 class PlannedBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3] on day 0, at the fractions that the edges save (just
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from the day `origin`: on that day, at the fractions that the edges save (just
     before them) and on the fixed days after treatment; NaN where the solve failed.
 
     The fraction times are traced step edges and days of the curve, so a plan's start day has an exact gradient also in
@@ -37,13 +38,14 @@ class PlannedBurden(eqx.Module):
 
     problem: Problem
     edges: MovingEdges
+    origin: float = eqx.field(static=True)
     days: tuple[float, ...] = eqx.field(static=True)  # the fixed ones
 
     def __call__(self, draw: Mapping[str, Array], schedule: Schedule) -> Curve:
         solve = self.problem.solve
         assert isinstance(solve, Solve)
         model, _ = self.problem.bind(draw)
-        model, fine = start_at_day_zero(model, solve.solver)
+        model, fine = self.from_origin(model)
         start = model.initial.state(model.tissue).density
         trajectory = simulate_moving(model, schedule, self.edges)
         cell = model.tissue.grid.cell_volume
@@ -52,6 +54,37 @@ class PlannedBurden(eqx.Module):
         usable = trajectory.succeeded & fine
         days = jnp.concatenate([jnp.zeros(1), trajectory.ts])
         return Curve(days, jnp.where(usable, burden, jnp.nan))
+
+    def from_origin(self, model: ReactionDiffusion) -> tuple[ReactionDiffusion, Array]:
+        """The model with the density on the day `origin` as initial condition, and whether it was reached."""
+        solve = self.problem.solve
+        assert isinstance(solve, Solve)
+        model, fine = start_at_day_zero(model, solve.solver)
+        if self.origin == 0.0:
+            return model, fine
+        reached = simulate(model, solve.schedule, (self.origin,), solve.solver, estimate_error=False)
+        start = GivenDensity(reached.states.density[-1])
+        return eqx.tree_at(lambda m: m.initial, model, start), fine & reached.succeeded
+
+
+def _with_past(problem: Problem, origin: float) -> Problem:
+    solve = problem.solve
+    assert isinstance(solve, Solve)
+    return eqx.tree_at(lambda p: p.solve, problem, Solve(_past(solve.schedule, origin), solve.solver))
+
+
+def _past(schedule: Schedule, origin: float) -> Schedule:
+    """What was given before the day `origin` (times concrete)."""
+
+    def before(course: Course) -> Course:
+        early = np.asarray(course.times) < origin
+        return Course(course.times[early], course.doses[early])
+
+    return Schedule(
+        before(schedule.radiotherapy),
+        {name: before(course) for name, course in schedule.drugs.items()},
+        [r for r in schedule.resections if r.time < origin],
+    )
 
 
 def planning_problem(
@@ -64,13 +97,15 @@ def planning_problem(
     *,
     start_window: tuple[float, float],
     horizon: float,
+    origin: float = 0.0,
     n_draws: int = 24,
     n_days: int = 5,
     key: Array,
 ) -> PlanningProblem:
     """The planning problem of a twin: `n_draws` equal-weight posterior draws, held fixed.
 
-    **Arguments:** `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after
+    **Arguments:** `origin` [day]: the day of the decision; every other day of the plan counts from it, what was given
+    before it stays given, what was given after it is replaced by the plan; `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after
     the last fraction of the latest start; `n_days` days of the burden curve after treatment.
 
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
@@ -95,7 +130,12 @@ def planning_problem(
     )
     draws = {path: jnp.asarray(value) for path, value in posterior.resample(n_draws, key=key).items()}
     return PlanningProblem(
-        PlannedBurden(problem, edges, tuple(days.tolist())), draws, parametrization, objective, risk, tuple(constraints)
+        PlannedBurden(_with_past(problem, origin), edges, origin, tuple(days.tolist())),
+        draws,
+        parametrization,
+        objective,
+        risk,
+        tuple(constraints),
     )
 
 
@@ -152,7 +192,7 @@ def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
     assert isinstance(solve, Solve)
     draw = {path: value[0] for path, value in plan_problem.draws.items()}
     schedule = plan_problem.parametrization.schedule(variables)
-    model, _ = start_at_day_zero(burden.problem.bind(draw)[0], solve.solver)
+    model, _ = burden.from_origin(burden.problem.bind(draw)[0])
     fast = simulate(model, schedule, burden.days, solve.solver, estimate_error=False).states.density[-1]
     fast_mass = float(jnp.sum(fast, dtype=jnp.float64)) * model.tissue.grid.cell_volume
     moving_mass = float(burden(draw, schedule).burden[-1])
