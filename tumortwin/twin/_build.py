@@ -97,12 +97,6 @@ def build_problem(
     )
 
 
-def on_frame(schedule: Schedule, frame: ModelFrame) -> Schedule:
-    """The schedule with its resections on the model's grid: the share of every block that was removed."""
-    removed = [Resection(r.time, jnp.asarray(frame.coarse(np.asarray(r.removed)))) for r in schedule.resections]
-    return Schedule(schedule.radiotherapy, schedule.drugs, removed)
-
-
 def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution]) -> dict[str, str]:
     """Prior paths that act on nothing for this patient, each with the reason (for the report)."""
     last = patient.scans[-1].day

@@ -29,8 +29,10 @@ from tumortwin.twin._build import Solve, start_at_day_zero
 
 
 class PlannedBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from the day `origin`: on that day, at the fractions that the edges save (just
-    before them) and on the fixed days after treatment; NaN where the solve failed.
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from the day `origin`.
+
+    On that day, at the fractions that the edges save (just before them) and on the fixed days after treatment; NaN where
+    the solve failed.
 
     The fraction times are traced step edges and days of the curve, so a plan's start day has an exact gradient also in
     objectives that integrate over treatment.
@@ -105,8 +107,9 @@ def planning_problem(
     """The planning problem of a twin: `n_draws` equal-weight posterior draws, held fixed.
 
     **Arguments:** `origin` [day]: the day of the decision; every other day of the plan counts from it, what was given
-    before it stays given, what was given after it is replaced by the plan; `start_window` [day] in which the first fraction may fall; `horizon` [day] of the objective, after
-    the last fraction of the latest start; `n_days` days of the burden curve after treatment.
+    before it stays given, what was given after it is replaced by the plan; `start_window` [day] in which the first
+    fraction may fall; `horizon` [day] of the objective, after the last fraction of the latest start; `n_days` days of
+    the burden curve after treatment.
 
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
     """
