@@ -33,21 +33,32 @@ class SubStep(NamedTuple):
 
 
 def react(
-    density: Float[Array, "x y z"], rate: Array, step: SubStep, *, forward_mode: bool = False
+    density: Float[Array, "x y z"], rate: Array, *steps: SubStep, forward_mode: bool = False
 ) -> Float[Array, "x y z"]:
-    """Advance growth and kill over one sub-step; `rate` [1/day] is a scalar or a field of the density's shape.
+    """Advance growth and kill over consecutive sub-steps, in one pass; `rate` [1/day] is a scalar or a field.
 
     `forward_mode`: without the hand-written adjoint, for `jvp`.
     """
-    dtype = density.dtype
+    spread_out = rate.ndim > 0 and not forward_mode
+    gain, crowding = _coefficients(rate, steps[0], density, spread_out)
+    for step in steps[1:]:
+        # Two flows after each other are one: u -> g u / (1 + c u) is a group.
+        next_gain, next_crowding = _coefficients(rate, step, density, spread_out)
+        gain, crowding = gain * next_gain, crowding + gain * next_crowding
+    flow = _flow_plain if forward_mode else _flow
+    return flow(density, gain, crowding)
+
+
+def _coefficients(rate: Array, step: SubStep, like: Array, spread_out: bool) -> tuple[Array, Array]:
+    """Gain and crowding of one sub-step, scalars or fields as `rate` is."""
+    dtype = like.dtype
     width, kill = step.width.astype(dtype), jnp.exp(-step.log_kill).astype(dtype)
     w = [step.weights[..., i].astype(dtype) for i in range(3)]
-    if rate.ndim and not forward_mode:
-        width, kill, *w = (spread(x, density.shape) for x in (width, kill, *w))
+    if spread_out:
+        width, kill, *w = (spread(x, like.shape) for x in (width, kill, *w))
     half = jnp.exp(0.5 * rate * width)
     full = half * half
-    flow = _flow_plain if forward_mode else _flow
-    return flow(density, full * kill, rate * width * (w[0] + w[1] * half + w[2] * full))
+    return full * kill, rate * width * (w[0] + w[1] * half + w[2] * full)
 
 
 def _flow_plain(u: Array, gain: Array, crowding: Array) -> Array:

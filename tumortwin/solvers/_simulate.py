@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from tumortwin.geometry import Faces, add_ring, drop_ring, spectral_bound
 from tumortwin.models import ReactionDiffusion, TumorState
-from tumortwin.solvers._reaction import tabulate
+from tumortwin.solvers._reaction import react, tabulate
 from tumortwin.solvers._rkl import log_carrier, stage_count, stage_weight
 from tumortwin.solvers._steps import FixedSteps, Phase
 from tumortwin.solvers._strang import StepCoefficients, StrangRKL2, TabulatedKill
@@ -111,34 +111,31 @@ def _solve_phase(
     stages = stage_count(phase.step * spectral_bound(solver.max_diffusivity, model.tissue.grid.spacing))
     args = StepCoefficients(faces.scaled(phase.step * stage_weight(stages)), rate, log_scale, prescaled=True)
     edges = phase.edges
-    saves = jnp.asarray([edges[np.argmin(abs(edges - s))] for s in phase.saves], y.dtype)
-    solution = solve_on_edges(
-        y, jnp.asarray(edges), args, kill, stages, diffrax.SaveAt(ts=saves, t1=True), forward_mode
-    )
-    assert solution.ys is not None
-    return [solution.ys[:-1]], solution.ys[-1], stages
+    saves = [int(np.argmin(abs(edges - s))) for s in phase.saves]
+    asked = sorted({*saves, phase.n_steps})
+    states = solve_on_edges(y, jnp.asarray(edges), asked, args, kill, stages, forward_mode)
+    return [states[: len(saves)]], states[-1], stages
 
 
 def solve_on_edges(
     y: Array,
     edges: Float[Array, " edge"],
+    saves: Sequence[int],
     args: StepCoefficients,
     kill: LogKill,
     stages: int,
-    saveat: diffrax.SaveAt,
     forward_mode: bool = False,
-) -> diffrax.Solution:
-    """One Diffrax solve whose steps are exactly the intervals between `edges`."""
+) -> Float[Array, "save x y z"]:
+    """One Diffrax solve whose steps are exactly the intervals between `edges`: the states at edges `saves` (not 0)."""
     n_steps = edges.shape[0] - 1
-    halves = jnp.stack([edges[:-1], 0.5 * (edges[:-1] + edges[1:])], axis=1).reshape(-1)
-    halves = jnp.concatenate([halves, edges[-1:]])
-    path = TabulatedKill(edges[0], edges[-1], halves, tabulate(kill, halves))
-    terms = diffrax.MultiTerm(diffrax.ODETerm(_smooth), diffrax.ControlTerm(_killed, path))
+    middles = jnp.stack([edges[:-1], 0.5 * (edges[:-1] + edges[1:])], axis=1).reshape(-1)
+    halves = tabulate(kill, jnp.concatenate([middles, edges[-1:]]))
+    terms = diffrax.MultiTerm(diffrax.ODETerm(_smooth), diffrax.ControlTerm(_killed, TabulatedKill.of(edges, halves)))
     # Diffrax promotes the state to the dtype of time. The clock only counts steps here (widths and kills come from the
-    # table, in full precision), so it takes the dtype of the state.
-    clock = edges.astype(y.dtype)
+    # table, in full precision and with their derivatives), so it takes the dtype of the state.
+    clock = jax.lax.stop_gradient(edges).astype(y.dtype)
     adjoint = diffrax.ForwardMode() if forward_mode else diffrax.RecursiveCheckpointAdjoint(checkpoints=n_steps)
-    return diffrax.diffeqsolve(
+    solution = diffrax.diffeqsolve(
         terms,
         StrangRKL2(stages, forward_mode),
         t0=clock[0],
@@ -146,12 +143,18 @@ def solve_on_edges(
         dt0=None,
         y0=y,
         args=args,
-        saveat=saveat,
+        saveat=diffrax.SaveAt(ts=clock[np.asarray(saves)]),
         stepsize_controller=diffrax.StepTo(clock),
         adjoint=adjoint,
         max_steps=n_steps,
         throw=False,
     )
+    assert solution.ys is not None
+    states = []
+    for i, edge in enumerate(saves):
+        second = jax.tree.map(lambda leaf, k=2 * edge - 1: leaf[k], halves)
+        states.append(react(solution.ys[i], args.rate, second, forward_mode=forward_mode))
+    return jnp.stack(states)
 
 
 def _smooth(t: Any, y: Array, args: StepCoefficients) -> Array:

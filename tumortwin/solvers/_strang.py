@@ -1,6 +1,6 @@
 """The Diffrax solver: Strang splitting of exact growth-and-kill and RKL2 diffusion."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -13,16 +13,33 @@ from tumortwin.solvers._reaction import SubStep, react
 from tumortwin.solvers._rkl import diffuse, diffuse_plain, log_carrier, stage_weight
 
 
+class StepKill(NamedTuple):
+    """Growth and kill of one step: what is left of the step before, and the first half of this one; `width` [day]."""
+
+    before: SubStep
+    first: SubStep
+    width: Float[Array, ""]
+
+
 class TabulatedKill(diffrax.AbstractPath):
-    """A log-kill path known on a table of consecutive sub-steps; `evaluate(a, b)` returns the sub-step from a to b."""
+    """A log-kill path known on a table of consecutive steps; `evaluate(a, b)` returns the step from a to b."""
 
     t0: Float[Array, ""]
     t1: Float[Array, ""]
     edges: Float[Array, " edge"]
-    steps: SubStep
+    steps: StepKill
 
-    def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> SubStep:
-        """The kill on the sub-step whose ends are `t0` and `t1` (they must be neighbours in the table)."""
+    @classmethod
+    def of(cls, edges: Float[Array, " edge"], halves: SubStep) -> "TabulatedKill":
+        """From the table of half steps."""
+        first, second = (jax.tree.map(lambda leaf, k=k: leaf[k::2], halves) for k in range(2))
+        # Nothing is left over at the start: a sub-step of no width.
+        nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:1]), second)
+        before = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:-1]]), nothing, second)
+        return cls(edges[0], edges[-1], edges, StepKill(before, first, first.width + second.width))
+
+    def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> StepKill:
+        """The step whose ends are `t0` and `t1` (they must be neighbours in the table)."""
         del left
         middle = 0.5 * (t0 + t1)
         edges = jax.lax.stop_gradient(self.edges).astype(middle.dtype)
@@ -82,6 +99,10 @@ class StrangRKL2(diffrax.AbstractSolver):
     commutes with diffusion, so events need not be step edges for second order: an event inside a half step is applied
     at its own time within `R`.
 
+    The state between steps is the density *before* the second half of growth and kill, which the next step (or whoever
+    saves it: `solve_on_edges`) makes up for: neighbouring halves are one pass, and the reverse pass, which starts from
+    the kept states, needs no diffusion of the density again.
+
     **Arguments:** `stages` static, from `stage_count`; `forward_mode` True for the plain kernel (jvp instead of vjp).
 
     **Reference:** Strang, SIAM J. Numer. Anal. 5 (1968) 506-517, doi:10.1137/0705041; Meyer et al. 2014 (RKL2).
@@ -105,25 +126,22 @@ class StrangRKL2(diffrax.AbstractSolver):
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Array, args: StepCoefficients, solver_state: None, made_jump: Any
     ) -> tuple[Array, None, dict[str, Array], None, diffrax.RESULTS]:
-        """One step from t0 to t1 on a ringed density."""
+        """One step from t0 to t1 on a ringed density, up to the growth and kill of its second half."""
         del solver_state, made_jump
-        kill = terms.terms[1]
-        middle = t0 + 0.5 * (t1 - t0)
-        first, second = kill.contr(t0, middle), kill.contr(middle, t1)
-        y = jax.lax.optimization_barrier(react(y0, args.rate, first, forward_mode=self.forward_mode))
+        kill = terms.terms[1].contr(t0, t1)
+        y = react(y0, args.rate, kill.before, kill.first, forward_mode=self.forward_mode)
+        y = jax.lax.optimization_barrier(y)
         faces, log_scale = args.faces, args.log_scale
         if not args.prescaled:
-            width = first.width + second.width
-            log_scale = log_scale + log_carrier(width)
-            width = width if self.forward_mode else jax.lax.stop_gradient(width)
+            log_scale = log_scale + log_carrier(kill.width)
+            width = kill.width if self.forward_mode else jax.lax.stop_gradient(kill.width)
             factor = along_last_axis(width * stage_weight(self.stages), y0)
             faces = Faces(*(f * factor for f in faces))
         if self.forward_mode:
             y = diffuse_plain(y, faces, self.stages)
         else:
             y = diffuse(y, faces, self.stages, log_scale)
-        y = jax.lax.optimization_barrier(y)
-        y1 = react(y, args.rate, second, forward_mode=self.forward_mode)
+        y1 = jax.lax.optimization_barrier(y)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms: Any, t0: Any, y0: Array, args: StepCoefficients) -> Array:
