@@ -31,8 +31,8 @@ from tumortwin.twin._build import Solve, start_at_day_zero
 class PlannedBurden(eqx.Module):
     """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from the day `origin`.
 
-    On that day, at the fractions that the edges save (just before them) and on the fixed days after treatment; NaN where
-    the solve failed.
+    On that day, at the fractions that the edges save (just before them) and on the fixed days after treatment; NaN
+    where the solve failed.
 
     The fraction times are traced step edges and days of the curve, so a plan's start day has an exact gradient also in
     objectives that integrate over treatment.
