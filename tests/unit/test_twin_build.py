@@ -1,0 +1,129 @@
+"""From a patient to a calibration problem: what is compared with what, what is dropped, and where it starts."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twin_case as case
+
+from tumortwin.models import GaussianSeed
+from tumortwin.solvers import FixedSteps, simulate
+from tumortwin.treatments import Resection, Schedule
+from tumortwin.twin import GliomaSettings, Scan, build_problem, dropped_paths
+from tumortwin.twin._build import Solve, adc_datum, on_frame, start_at_day_zero
+
+
+def names(problem):
+    return {datum.name for datum in problem.data}
+
+
+def test_outlines_of_the_first_visit_start_the_simulation_and_are_not_data_too():
+    problem = case.problem()
+    assert names(problem) == {"adc@0", "flair@30", "t1gd@30", "flair@60", "t1gd@60"}
+    assert dict(problem.ties) == {
+        "initial.flair_density": "observation.flair.threshold",
+        "initial.t1gd_density": "observation.t1gd.threshold",
+    }
+
+
+def test_a_seed_is_explained_by_the_first_visit_too():
+    problem = case.problem(start="seed")
+    assert {"flair@0", "t1gd@0"} < names(problem) and not problem.ties
+
+
+def test_a_tie_makes_the_contour_the_threshold():
+    problem = case.problem()
+    values = dict(problem.prior.constrain(jnp.zeros(problem.prior.size)))
+    model, observations = problem.bind({**values, "observation.flair.threshold": jnp.asarray(0.31)})
+    assert float(model.initial.flair_density) == float(observations["flair"].threshold) == 0.31
+
+
+def test_shares_of_blocks_are_the_data():
+    one, frame = case.patient(), case.frame(case.patient())
+    datum = next(d for d in case.problem().data if d.name == "flair@60")
+    np.testing.assert_array_equal(
+        np.asarray(datum.values)[np.asarray(datum.valid) > 0],
+        frame.coarse(one.scans[2].masks["flair"])[np.asarray(datum.valid) > 0],
+    )
+    np.testing.assert_array_equal(np.asarray(datum.valid) > 0, frame.coarse(one.domain) >= 0.5)
+
+
+@pytest.mark.parametrize(
+    "change, path, word",
+    [
+        ({"schedule": Schedule()}, "mechanisms.radiotherapy.alpha", "fraction"),
+        ({"schedule": Schedule()}, "mechanisms.chemotherapy.sensitivity", "drug"),
+        ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "observation.flair.width", "flair"),
+        ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "observation.adc.noise_sd", "adc"),
+        ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "mechanisms.radiotherapy.alpha", "fraction"),
+    ],
+)
+def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
+    full = dropped_paths(case.patient(), GliomaSettings(), case.prior())
+    assert set(full) == {"initial.age"} and "contours" in full["initial.age"]
+    reasons = dropped_paths(dataclasses.replace(case.patient(), **change), GliomaSettings(), case.prior())
+    assert word in reasons[path]
+    seeded = dropped_paths(case.patient(), GliomaSettings(start="seed"), case.prior())
+    assert set(seeded) == {"initial.infiltration_length"}
+
+
+def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():
+    one = case.patient()
+    frame = dataclasses.replace(case.frame(one), factors=(2, 2, 2))
+    frame = dataclasses.replace(frame, window=dataclasses.replace(frame.window, start=(0, 0, 0), shape=(10, 10, 10)))
+    adc = np.random.default_rng(1).uniform(1.0, 3.0, case.GRID.shape).astype(np.float32)
+    valid = case.ball(14.0)
+    settings, domain = GliomaSettings(), np.ones((10, 10, 10), bool)
+    datum = adc_datum(dataclasses.replace(one.scans[0], adc=adc, adc_valid=valid), frame, settings, domain)
+    assert datum is not None
+    whole = valid.reshape(10, 2, 10, 2, 10, 2).all(axis=(1, 3, 5))
+    mean = adc.reshape(10, 2, 10, 2, 10, 2).mean(axis=(1, 3, 5))
+    np.testing.assert_array_equal(np.asarray(datum.valid) > 0, whole)
+    expected = (settings.adc_water - mean) / (settings.adc_water - settings.adc_tumor)
+    np.testing.assert_allclose(np.asarray(datum.values)[whole], expected[whole], rtol=1e-5)
+    nowhere = dataclasses.replace(one.scans[0], adc_valid=np.zeros(case.GRID.shape, bool))
+    assert adc_datum(nowhere, frame, settings, domain) is None
+
+
+def test_a_first_visit_without_tumor_is_refused():
+    empty = {"t1gd": np.zeros(case.GRID.shape, bool)}
+    one = case.patient([Scan(0.0, empty), case.scan(30.0, 8.0, 12.0)])
+    with pytest.raises(ValueError, match="first visit"):
+        build_problem(one, case.frame(one), case.SOLVER, case.prior())
+
+
+def test_a_resection_takes_the_same_volume_on_the_model_grid():
+    one = case.patient()
+    removed = 0.9 * case.ball(9.0)
+    schedule = Schedule(resections=[Resection(3.0, jnp.asarray(removed))])
+    frame = dataclasses.replace(case.frame(one), factors=(2, 2, 2))
+    frame = dataclasses.replace(frame, window=dataclasses.replace(frame.window, start=(1, 1, 1), shape=(8, 8, 8)))
+    (found,) = on_frame(schedule, frame).resections
+    assert found.time == 3.0 and found.removed.shape == frame.grid.shape
+    np.testing.assert_allclose(found.removed.sum() * frame.grid.cell_volume, removed.sum() * case.GRID.cell_volume)
+
+
+def test_a_seed_of_some_age_is_a_long_simulation():
+    """D T / S and rho T / S over the span S are D and rho over the age T, step for step."""
+    model = case.problem(start="seed").model
+    age, span, longest, step = 420.0, model.initial.span, model.initial.longest, 20.0
+    model = eqx.tree_at(lambda m: m.initial.age, model, jnp.asarray(age))
+    bound = case.SOLVER.max_diffusivity
+    scaled, fine = jax.jit(lambda m: start_at_day_zero(m, FixedSteps(step, bound)))(model)
+    seed = GaussianSeed(model.initial.center, model.initial.amplitude, model.initial.width)
+    direct = eqx.tree_at(lambda m: m.initial, model, seed)
+    steps = FixedSteps(step * age / span, bound * longest / age)
+    run = jax.jit(lambda m: simulate(m, Schedule(), (age,), steps, estimate_error=False))
+    expected = np.asarray(run(direct).states.density[-1])
+    assert bool(fine) and expected.max() > 0.5
+    np.testing.assert_allclose(np.asarray(scaled.initial.density), expected, atol=2e-5)
+
+
+def test_a_failed_growth_is_nan_not_a_number():
+    problem = case.problem(start="seed")
+    model = eqx.tree_at(lambda m: m.mechanisms["diffusion"].white_matter, problem.model, jnp.asarray(5.0))
+    assert isinstance(problem.solve, Solve)
+    assert np.isnan(np.asarray(eqx.filter_jit(problem.solve)(model, (30.0,)))).all()
