@@ -358,6 +358,7 @@ def _recommendation(
         standard,
         tolerance=float(settings.tolerance),
         max_gradients=int(settings.max_gradients),
+        probe_steps=int(settings.probe_steps),
         start_step=float(settings.start_step),
     )
     with run.progress.task("schedule", total=2 * int(settings.max_gradients)) as bar:
