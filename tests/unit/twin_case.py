@@ -1,6 +1,5 @@
-"""A tiny patient for the tests of the `twin` room: a ball of brain on 20 voxels of 4 mm, round tumors, short treatment."""
+"""A tiny patient for the tests of the `twin` room: a ball of brain, 20 voxels of 4 mm, round tumors, four fractions."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -97,8 +96,3 @@ def same(first: Patient, second: Patient) -> bool:
         for a, b in pairs
         for c in a.masks
     )
-
-
-def without_future(case: Patient, day: float) -> Patient:
-    """Only what was known on `day`."""
-    return dataclasses.replace(case, scans=tuple(s for s in case.scans if s.day <= day))

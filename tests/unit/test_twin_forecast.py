@@ -1,0 +1,195 @@
+"""What a posterior expects: volumes against closed forms, one key one answer, and nothing known of the future."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twin_case as case
+from jaxtyping import Array
+
+from tumortwin.inference import AbstractCalibrator, MapCalibrator, Posterior, calibrate
+from tumortwin.twin import Scan, Twin, forecast, replay_cases
+
+DAYS = (0.0, 30.0)
+RADIUS, LENGTH = 15.0, 2.0  # [mm]
+
+
+class Still(eqx.Module):
+    """A solve that always returns one field; NaN for growth rates above `broken_above`."""
+
+    field: Array
+    broken_above: float = eqx.field(static=True, default=1e9)
+
+    def __call__(self, model, days):
+        fine = model.mechanisms["proliferation"].rate < self.broken_above
+        return jnp.where(fine, jnp.stack([self.field] * len(days)), jnp.nan)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return case.problem()
+
+
+@pytest.fixture(scope="module")
+def still(problem):
+    """A ball whose logit falls linearly: sigmoid((R - r) / length), in the middle of a window."""
+    shape = problem.model.tissue.grid.shape
+    center = (np.asarray(shape) - 1) / 2 * 4.0
+    far = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) * 4.0 - center, axis=-1)
+    field = jnp.asarray(1.0 / (1.0 + np.exp((far - RADIUS) / LENGTH)), jnp.float32)
+    everywhere = jnp.ones(shape, bool)
+    found = eqx.tree_at(lambda p: (p.solve, p.model.tissue.domain.mask), problem, (Still(field), everywhere))
+    return found
+
+
+def known_posterior(problem, n):
+    """Threshold one half and unit width in every draw."""
+    found = case.prior_posterior(problem, n)
+    fixed = {"observation.flair.threshold": 0.5, "observation.flair.width": 1.0}
+    draws = {p: np.full_like(v, fixed[p]) if p in fixed else v for p, v in found.draws.items()}
+    return dataclasses.replace(found, draws=draws)
+
+
+@pytest.fixture(scope="module")
+def found(still):
+    volumes = {"flair@30": 900.0, "flair@60": 1100.0, "flair@0": float("nan")}
+    posterior = dataclasses.replace(known_posterior(still, 400), info={"correlation_volume_mm3": volumes})
+    return forecast(still, posterior, DAYS, n_draws=400, chunk=200, key=jax.random.key(0))
+
+
+def test_volumes_of_a_known_density(still, found):
+    """Volume above the threshold 4/3 pi R^3; outlined on average 4/3 pi (R^3 + 3 R s^2), s = width x length."""
+    sphere = 4.0 / 3.0 * np.pi
+    np.testing.assert_allclose(found.volume["flair"], sphere * RADIUS**3, rtol=0.03)
+    np.testing.assert_allclose(found.outlined["flair"], sphere * (RADIUS**3 + 3 * RADIUS * LENGTH**2), rtol=0.02)
+    np.testing.assert_allclose(found.mass, float(still.solve.field.sum()) * 64.0, rtol=1e-5)
+    np.testing.assert_allclose(found.mean, np.stack([still.solve.field] * 2), rtol=1e-4, atol=1e-5)
+    assert found.sd.max() < 2e-3
+    assert found.extent_channel == "flair" and found.p_tumor.max() <= 1.0 + 1e-5 and found.p_tumor.min() >= 0.0
+
+
+def test_one_outline_varies_as_its_edge_and_its_correlation_volume_say(found):
+    p = np.asarray(found.p_channels["flair"][0], float)
+    expected = np.sqrt(1000.0 * np.sum(p * (1 - p)) * 64.0)
+    sd = np.std(found.predictive["flair"], axis=0)
+    np.testing.assert_allclose(sd, expected, rtol=0.12)
+    low, middle, high = found.interval("flair")
+    assert (low < middle).all() and (middle < high).all()
+    assert all((v >= 0).all() for v in found.predictive.values())
+
+
+def test_draws_that_fail_are_an_error_and_counted(still):
+    posterior = known_posterior(still, 40)
+    rates = np.sort(posterior.draws["mechanisms.proliferation.rate"].ravel())
+    broken = eqx.tree_at(lambda p: p.solve, still, Still(still.solve.field, float(rates[36:38].mean())))
+    with pytest.raises(FloatingPointError, match="3 of 40"):
+        forecast(broken, posterior, DAYS, n_draws=40, chunk=20, key=jax.random.key(0))
+
+
+# --- the future stays unknown ---
+
+
+def replayed(patient, calibrator):
+    """Calibrated on the scans up to day 30, forecast to day 60."""
+    known = patient.until(30.0)
+    posterior = calibrate(case.problem(known), calibrator, key=jax.random.key(0))
+    return known, posterior, looked_ahead(known, posterior, 1)
+
+
+def looked_ahead(known, posterior, seed):
+    days = (0.0, 30.0, 60.0)
+    return forecast(case.problem(known), posterior, days, n_draws=4, chunk=4, key=jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def honest():
+    calibrator = MapCalibrator(reweightings=0, max_steps=6)
+    return calibrator, *replayed(case.patient(), calibrator)
+
+
+def test_a_poisoned_future_scan_changes_nothing(honest):
+    calibrator, _, posterior, found = honest
+    one = case.patient()
+    garbage = np.random.default_rng(0).random(case.GRID.shape)
+    poison = Scan(60.0, {"t1gd": garbage > 0.5, "flair": garbage > 0.1}, np.full(case.GRID.shape, np.nan, np.float32))
+    _, other, again = replayed(dataclasses.replace(one, scans=(*one.scans[:2], poison)), calibrator)
+    assert posterior.draws.keys() == other.draws.keys()
+    assert all(np.array_equal(posterior.draws[p], other.draws[p]) for p in posterior.draws)
+    assert np.array_equal(found.p_tumor, again.p_tumor)
+    assert all(np.array_equal(found.predictive[c], again.predictive[c]) for c in found.predictive)
+
+
+def test_one_key_one_forecast(honest):
+    _, known, posterior, found = honest
+    again, other = looked_ahead(known, posterior, 1), looked_ahead(known, posterior, 2)
+    assert np.array_equal(found.predictive["flair"], again.predictive["flair"])
+    assert not np.array_equal(found.predictive["flair"], other.predictive["flair"])
+    assert (found.volume["t1gd"] < found.volume["flair"]).all()
+
+
+def test_a_known_scan_does_change_the_posterior(honest):
+    """What makes the test above able to fail."""
+    calibrator, _, posterior, _ = honest
+    one = case.patient()
+    smaller = dataclasses.replace(one, scans=(one.scans[0], case.scan(30.0, 8.0, 13.0), one.scans[2]))
+    _, other, _ = replayed(smaller, calibrator)
+    path = "mechanisms.proliferation.rate"
+    assert not np.array_equal(posterior.draws[path], other.draws[path])
+
+
+def test_replay_compares_with_the_hidden_scan_and_refuses_one_that_is_not_later(honest):
+    _, known, _, found = honest
+    frame, hidden = case.frame(known), case.patient().scans[2]
+    priors = {"radial_velocity": 0.1, "doubling_time": 60.0}
+    cases = replay_cases(known, [hidden], frame, found, **priors)
+    assert [(c.channel, c.day) for c in cases] == [("flair", 60.0), ("t1gd", 60.0)]
+    assert cases[0].observed.sum() == np.asarray(frame.box.crop(hidden.masks["flair"])).sum()
+    assert np.array_equal(cases[1].volumes, found.predictive["t1gd"][:, 2])
+    with pytest.raises(ValueError, match="hidden scans after day 30"):
+        replay_cases(known, [known.scans[1]], frame, found, **priors)
+
+
+# --- assimilation ---
+
+
+class MeanOfData(AbstractCalibrator):
+    """Stands for a calibrator: its posterior is a number that every datum has a part in."""
+
+    def init(self, problem, *, key):
+        return {"mean": np.asarray(np.nan)}
+
+    def step(self, problem, state):
+        return {"mean": np.asarray(sum(float(d.values.sum()) * (1.0 + d.day) for d in problem.data))}
+
+    def terminate(self, problem, state):
+        return bool(np.isfinite(state["mean"]))
+
+    def progress(self, problem, state):
+        return (int(self.terminate(problem, state)), 1)
+
+    def postprocess(self, problem, state):
+        return Posterior({"mean": state["mean"][None, None]}, None, {}, "")
+
+
+def quick():
+    return MeanOfData()
+
+
+def test_assimilation_is_idempotent_and_does_not_mind_the_order():
+    first, second, third = case.patient().scans
+    twin = Twin.of(case.patient([first]), case.SOLVER, case.prior(), spacing=4.0, margin=8.0, bucket=4)
+    key = jax.random.key(0)
+    one = twin.assimilate(second, quick(), key=key).assimilate(third, quick(), key=key)
+    other = twin.assimilate(third, quick(), key=key).assimilate(second, quick(), key=key)
+    assert eqx.tree_equal(one.problem(), other.problem())
+    assert one.posterior is not None and other.posterior is not None
+    assert all(np.array_equal(one.posterior.draws[p], other.posterior.draws[p]) for p in one.posterior.draws)
+    assert one.assimilate(third, quick(), key=key) is one
+    assert twin.posterior is None and len(twin.patient.scans) == 1
+    with pytest.raises(ValueError, match="one scan a day"):
+        one.assimilate(case.scan(30.0, 9.0, 14.0), quick(), key=key)
+    with pytest.raises(ValueError, match="not before the first visit"):
+        one.assimilate(case.scan(-5.0, 9.0, 14.0), quick(), key=key)
