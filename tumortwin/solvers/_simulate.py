@@ -134,6 +134,8 @@ def solve_on_edges(
     # Diffrax promotes the state to the dtype of time. The clock only counts steps here (widths and kills come from the
     # table, in full precision and with their derivatives), so it takes the dtype of the state.
     clock = jax.lax.stop_gradient(edges).astype(y.dtype)
+    # Saving at given times interpolates in every step; a single state at the end needs none of it.
+    saveat = diffrax.SaveAt(t1=True) if list(saves) == [n_steps] else diffrax.SaveAt(ts=clock[np.asarray(saves)])
     adjoint = diffrax.ForwardMode() if forward_mode else diffrax.RecursiveCheckpointAdjoint(checkpoints=n_steps)
     solution = diffrax.diffeqsolve(
         terms,
@@ -143,7 +145,7 @@ def solve_on_edges(
         dt0=None,
         y0=y,
         args=args,
-        saveat=diffrax.SaveAt(ts=clock[np.asarray(saves)]),
+        saveat=saveat,
         stepsize_controller=diffrax.StepTo(clock),
         adjoint=adjoint,
         max_steps=n_steps,
