@@ -10,6 +10,7 @@ import pytest
 import twin_case as case
 
 from tumortwin.models import GaussianSeed
+from tumortwin.params import get_parameter
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.treatments import Resection, Schedule
 from tumortwin.twin import GliomaSettings, Scan, build_problem, dropped_paths
@@ -38,7 +39,7 @@ def test_a_tie_makes_the_contour_the_threshold():
     problem = case.problem()
     values = dict(problem.prior.constrain(jnp.zeros(problem.prior.size)))
     model, observations = problem.bind({**values, "observation.flair.threshold": jnp.asarray(0.31)})
-    assert float(model.initial.flair_density) == float(observations["flair"].threshold) == 0.31
+    assert float(model.initial.flair_density) == float(get_parameter(observations, "flair.threshold")) == 0.31
 
 
 def test_shares_of_blocks_are_the_data():

@@ -66,8 +66,7 @@ def test_a_block_is_domain_when_half_of_it_is_and_its_tissue_is_that_of_its_doma
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0)])
 def test_distance_to_a_ball(spacing):
     grid = Grid.from_spacing([round(40 / h) for h in spacing], spacing)
-    center = np.full(3, 19.5)
-    exact = case.distance_to(center, grid) - 10.0
+    exact = case.distance_to((19.5, 19.5, 19.5), grid) - 10.0
     found = signed_distance(exact <= 0, grid)
     assert np.abs(found - exact)[np.abs(exact) < 8].max() < 0.9 * max(spacing)
     assert abs(np.mean((found - exact)[np.abs(exact) < 8])) < 0.25  # a quarter of the finest voxel

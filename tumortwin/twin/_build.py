@@ -192,8 +192,8 @@ def _initial(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> A
 def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> tuple[Datum, ...]:
     data: list[Datum] = []
     for index, scan in enumerate(patient.scans):
-        # The first visit's outlines are the initial condition of a contour start; they are not used twice. When there is
-        # nothing else they are data all the same: of day 0 they say how sharp an edge is, nothing of D or rho.
+        # The first visit's outlines are the initial condition of a contour start; they are not used twice. When there
+        # is nothing else they are data all the same: of day 0 they say how sharp an edge is, nothing of D or rho.
         alone = len(patient.scans) == 1 and scan.adc is None
         if index > 0 or settings.start == "seed" or alone:
             for channel, mask in sorted(scan.masks.items()):

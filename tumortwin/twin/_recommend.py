@@ -157,8 +157,8 @@ def recommend_schedule(
 ) -> tuple[Recommendation, dict[str, np.ndarray]]:
     """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
 
-    Beside the recommendation: the tumor's mass [mm^3] on the last day of the curve for every fresh draw, by plan
-    (`recommended`, `equal_effect`, `standard_of_care`), paired.
+    Beside the recommendation: the objective of every fresh draw, by plan (`recommended`, `equal_effect`,
+    `standard_of_care`), paired.
     """
     fresh_key, bootstrap_key = jax.random.split(key)
     fresh = {path: jnp.asarray(value) for path, value in posterior.resample(n_fresh, key=fresh_key).items()}
@@ -179,16 +179,23 @@ def recommend_schedule(
         "equal_effect": found.equal_effect_plan,
         "standard_of_care": found.standard_of_care,
     }
-    return found, {name: np.asarray(_final_mass(judged, plan.variables)) for name, plan in plans.items()}
+    return found, {name: np.asarray(_losses(judged, plan.variables)) for name, plan in plans.items()}
 
 
 @eqx.filter_jit
-def _final_mass(plan_problem: PlanningProblem, variables: PlanVariables) -> Array:
-    return plan_problem.curves(variables).burden[:, -1]
+def _losses(plan_problem: PlanningProblem, variables: PlanVariables) -> Array:
+    return plan_problem.losses(variables)
 
 
 def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
     """Relative difference of the final tumor mass between the fast and the moving-edge path, at the first draw."""
+    fast, moving = _two_masses(plan_problem, variables)
+    return abs(float(fast) / float(moving) - 1.0)
+
+
+@eqx.filter_jit
+def _two_masses(plan_problem: PlanningProblem, variables: PlanVariables) -> tuple[Array, Array]:
+    """The final mass [mm^3] of the first draw by the fast path and by the moving-edge path."""
     burden = plan_problem.burden
     assert isinstance(burden, PlannedBurden)
     solve = burden.problem.solve
@@ -197,6 +204,5 @@ def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
     schedule = plan_problem.parametrization.schedule(variables)
     model, _ = burden.from_origin(burden.problem.bind(draw)[0])
     fast = simulate(model, schedule, burden.days, solve.solver, estimate_error=False).states.density[-1]
-    fast_mass = float(jnp.sum(fast, dtype=jnp.float64)) * model.tissue.grid.cell_volume
-    moving_mass = float(burden(draw, schedule).burden[-1])
-    return abs(fast_mass / moving_mass - 1.0)
+    fast_mass = jnp.sum(fast, dtype=jnp.float64) * model.tissue.grid.cell_volume
+    return fast_mass, burden(draw, schedule).burden[-1]

@@ -1,0 +1,89 @@
+"""The whole command on a tiny folder of scans: what it leaves behind, and that every verb can start from its files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nibabel.nifti1 import Nifti1Image
+
+from tumortwin import cli_jobs
+from tumortwin.cli import main
+from tumortwin.io import read_posterior, write_example_patient
+
+QUICK = [
+    "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
+    "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",
+    "controller.max_gradients=1", "controller.weeks=1", "controller.fractions_per_week=2", "runtime.progress=off",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The finished run of a patient, and how to give further commands."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    write_example_patient(folder / "scans")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli_jobs, "_prepare", lambda config: None)  # JAX stays as the tests have it
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
+
+        def command(verb: str, *more: str) -> Path:
+            line = [verb, *QUICK, f"patient.path={folder / 'scans'}", f"paths.runs={folder / 'runs'}", *more]
+            before = set((folder / "runs").rglob("provenance.json"))
+            assert main(line) == 0
+            found = set((folder / "runs" / verb).rglob("provenance.json"))
+            return (found - before or found).pop().parent
+
+        yield command, command("twin")
+
+
+def times(run: Path) -> dict[str, int]:
+    """When every file of a run was last written."""
+    return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_run_leaves_every_file_behind(world):
+    run = world[1]
+    for name in ("posterior.zarr", "forecast.zarr", "plan.json", "results.json", "report.html", "scores.json", "DONE"):
+        assert (run / name).exists(), name
+    rows = {row["name"]: row["value"] for row in json.loads((run / "results.json").read_text())}
+    assert rows["posterior.mechanisms.proliferation.rate.low"] < rows["posterior.mechanisms.proliferation.rate.high"]
+    plan = json.loads((run / "plan.json").read_text())
+    assert plan["path_gap"] < 1e-2 and set(plan["outcomes"]) == {"recommended", "equal_effect", "standard_of_care"}
+    draws, prior, _, attrs = read_posterior(run / "posterior.zarr")
+    assert set(draws) == set(prior) and "initial.age" in attrs["dropped"] and attrs["statement"]
+    assert "Research software, not a medical device" in (run / "report.html").read_text()
+
+
+def test_maps_lie_on_the_patients_own_grid(world):
+    run, scans = world[1], world[1].parents[3] / "scans"
+    brain = Nifti1Image.from_filename(scans / "brain.nii.gz")
+    maps = sorted((run / "derivatives").rglob("*.nii.gz"))
+    assert len(maps) == 3
+    for path in maps:
+        image = Nifti1Image.from_filename(path)
+        np.testing.assert_allclose(image.affine, brain.affine, atol=1e-5)
+        assert image.shape == brain.shape and np.isfinite(np.asarray(image.dataobj)).all()
+    p = np.asarray(Nifti1Image.from_filename(next(m for m in maps if "ptumor" in m.name)).dataobj)
+    assert 0.0 <= p.min() and 0.1 < p.max() <= 1.0
+
+
+def test_an_interrupted_run_redoes_only_what_is_missing(world):
+    command, run = world
+    before = times(run)
+    (run / "DONE").unlink()
+    (run / "report.html").unlink()
+    assert command("twin") == run
+    after = times(run)
+    kept = [n for n in before if n.split("/")[0] in ("posterior.zarr", "forecast.zarr", "plan.json", "derivatives")]
+    assert kept and all(before[n] == after[n] for n in kept)
+    assert after["report.html"] > before["report.html"] and "DONE" in after
+
+
+@pytest.mark.parametrize("verb, left", [("report", "report.html"), ("forecast", "forecast.zarr")])
+def test_a_verb_starts_from_the_files_of_an_earlier_run(world, verb, left):
+    command, run = world
+    before = times(run)
+    new = command(verb, f"run={run}")
+    assert new != run and (new / left).exists() and not (new / "posterior.zarr").exists()
+    assert times(run) == before
