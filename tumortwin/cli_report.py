@@ -247,6 +247,7 @@ def _plan(content: dict[str, Any]) -> r.Plan:
     ]
     limits = tuple(f"{c['name']}: {c.get('limit', c.get('high', ''))} {c['unit']}" for c in content["constraints"])
     origin = float(content["origin_day"])
+    last_day = origin + float(content["horizon"])
     retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
     return r.Plan(
         recommended=_regimen("recommended", content["plan"], outcomes["recommended"], origin),
@@ -254,8 +255,8 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         equal_bed=_regimen(
             "at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"], origin
         ),
-        outcome_name=f"tumor mass on day {content['origin_day'] + content['horizon']:g}{retrospective}",
-        outcome_unit="mm^3",
+        outcome_name=f"{content['outcome']['name']} up to day {last_day:g}{retrospective}",
+        outcome_unit=str(content["outcome"]["unit"]),
         risk=_risk_words(content["risk"]),
         constraints=limits,
         rows=tuple(rows),

@@ -341,6 +341,16 @@ def recommended(config: DictConfig, run: Run, setting: Setting, posterior: Poste
         run.write_json("plan.json", content)
 
 
+def outcome_words(objective: str) -> tuple[str, str, Any]:
+    """How a report shows an objective: its name, its unit, and the function from the objective to it."""
+    words = {
+        "log_burden": ("tumor mass", "mm^3", np.exp),
+        "mean_log_burden": ("tumor mass averaged over time (geometric mean)", "mm^3", np.exp),
+        "time_to_progression": ("minus the time to progression", "day", np.asarray),
+    }
+    return words.get(objective, (objective.replace("_", " "), "1", np.asarray))
+
+
 def plan_origin(config: DictConfig, case: Case) -> float:
     """The day from which a plan counts: day 0 when looking back, else the last scan known."""
     return 0.0 if config.patient.plan.retrospective else float(case.known.scans[-1].day)
@@ -373,7 +383,9 @@ def _recommendation(
             key=run.key("compare"),
         )
     content = found.to_json()
-    content["outcomes"] = {name: [float(v) for v in values] for name, values in outcomes.items()}
+    name, unit, readable = outcome_words(problem.objective.name)
+    content["outcome"] = {"name": name, "unit": unit}
+    content["outcomes"] = {plan: [float(v) for v in readable(values)] for plan, values in outcomes.items()}
     content["path_gap"] = path_gap(problem, standard)
     content["retrospective"] = bool(run.config.patient.plan.retrospective)
     content["horizon"] = float(run.config.patient.plan.horizon)
