@@ -62,7 +62,7 @@ def test_maps_lie_on_the_patients_own_grid(world):
     assert len(maps) == 3
     for path in maps:
         image = Nifti1Image.from_filename(path)
-        np.testing.assert_allclose(image.affine, brain.affine, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(image.affine), np.asarray(brain.affine), atol=1e-5)
         assert image.shape == brain.shape and np.isfinite(np.asarray(image.dataobj)).all()
     p = np.asarray(Nifti1Image.from_filename(next(m for m in maps if "ptumor" in m.name)).dataobj)
     assert 0.0 <= p.min() and 0.1 < p.max() <= 1.0
