@@ -159,7 +159,7 @@ def test_a_later_stage_takes_over_the_choices_of_the_earlier_run(runs, capsys):
 
 
 def test_show_the_configuration(runs, capsys):
-    assert main(["twin", "--cfg", "job", "--resolve", "patient.id=p09"]) == 0
+    assert main(["twin", "--cfg", "job", "--resolve", "patient.label=p09"]) == 0
     assert "name: glioma_p09" in capsys.readouterr().out
     assert directories(runs) == []
 
