@@ -83,8 +83,14 @@ def test_without_growth_mass_is_still_conserved_and_gradients_are_exact():
         assert float(gradient[i]) == pytest.approx((steps[0] - steps[1]) / (2 * h), rel=1e-6)
 
 
-def test_a_field_of_rates_is_refused():
+def test_a_field_of_equal_rates_is_the_scalar_and_an_edge_takes_the_mean_of_its_voxels():
     model = _line(8, LENGTH, True)
-    field = eqx.tree_at(lambda m: m.mechanisms["proliferation"].rate, model, jnp.full((8, 1, 1), RATE))
-    with pytest.raises(ValueError, match="scalar growth rate"):
-        field.relative_faces()
+
+    def with_rate(values):
+        field = jnp.asarray(values).reshape(8, 1, 1)
+        return eqx.tree_at(lambda m: m.mechanisms["proliferation"].rate, model, field).relative_faces().x[1:-1, 1, 1]
+
+    np.testing.assert_allclose(with_rate(np.full(8, RATE)), model.relative_faces().x[1:-1, 1, 1], rtol=1e-14)
+    stepped = with_rate(np.where(np.arange(8) < 4, RATE, 3 * RATE))
+    for face, rate in ((0, RATE), (3, 2 * RATE), (6, 3 * RATE)):
+        np.testing.assert_allclose(stepped[face], _line(8, LENGTH, True, rate).relative_faces().x[1, 1, 1], rtol=1e-14)

@@ -5,13 +5,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tumortwin._types import ScalarLike
-from tumortwin.geometry import Faces, Tissue, divergence, face_conductances
+from tumortwin.geometry import Faces, Tissue, add_ring, divergence, face_conductances
 from tumortwin.models._base import AbstractInitialCondition, AbstractMechanism, AbstractModel
 from tumortwin.models.mechanisms import Diffusion, DrugResponse, LogisticProliferation, RadiotherapyResponse
 from tumortwin.treatments import LogKill, Schedule
 
 
-def _lattice_factor(face: Float[Array, "x y z"], ratio: Float[Array, ""]) -> Float[Array, "x y z"]:
+def _face_rates(rate: Array) -> tuple[Array, Array, Array]:
+    """The growth rate at the faces of a ringed grid along each axis: a scalar, or the mean of the two voxels."""
+    if rate.ndim == 0:
+        return rate, rate, rate
+    ringed = add_ring(rate)
+    x, y, z = (0.5 * (ringed + jnp.roll(ringed, -1, axis)) for axis in range(3))
+    return x, y, z
+
+
+def _lattice_factor(face: Float[Array, "x y z"], ratio: Array) -> Float[Array, "x y z"]:
     """a / sinh a with a^2 = ratio / (4 face); 0 where there is no face."""
     inside = face > 0
     square = 0.25 * ratio / jnp.where(inside, face, 1.0)
@@ -39,7 +48,7 @@ class ReactionDiffusion(AbstractModel):
     phi^2 would let the mode exp(-r sqrt(rho/D)) of the least-speed front grow on the lattice as in the continuum,
     which makes fronts too slow by about as much as none makes them too fast; phi is the geometric mean. Measured over
     500 days on a 3 mm grid: speed errors of 1 % in white and below 5 % in gray matter, against 7 % and 38 % without.
-    The order of the scheme stays two (phi = 1 - a^2/6 + ...). Needs a scalar rho.
+    The order of the scheme stays two (phi = 1 - a^2/6 + ...). With a field rho(x) a face takes the mean of its voxels.
 
     **Limits:** one density, no necrosis, no mass effect (for convenience).
 
@@ -79,13 +88,10 @@ class ReactionDiffusion(AbstractModel):
         faces = face_conductances(self.diffusion.relative_diffusivity(self.tissue), self.tissue.domain)
         if not self.front_correction:
             return faces
-        rate = self.proliferation.rate
-        if rate.ndim:
-            raise ValueError("required: a scalar growth rate for the front correction; received: a field")
         dtype = faces.x.dtype
         # x^2 = h^2 rho / D_f with D_f = D_w h^2 f: the voxel edge cancels.
-        ratio = (rate / self.diffusion.white_matter).astype(dtype)
-        return Faces(*(face * _lattice_factor(face, ratio) for face in faces))
+        rates = _face_rates((self.proliferation.rate / self.diffusion.white_matter).astype(dtype))
+        return Faces(*(face * _lattice_factor(face, ratio) for face, ratio in zip(faces, rates, strict=True)))
 
     def log_kill(self, schedule: Schedule, t0: ScalarLike, t1: ScalarLike) -> LogKill:
         """The log-kill path of a schedule on [t0, t1] under this model's sensitivities.
