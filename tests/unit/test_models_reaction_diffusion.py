@@ -116,10 +116,6 @@ def test_every_start_is_zero_outside_the_domain_and_a_seed_is_where_it_was_put()
     )
 
 
-# Behind a Fisher front the density approaches one at this share of the slope ahead of it.
-INSIDE = np.sqrt(2.0) - 1.0
-
-
 def _profile(flair, core, **more):
     def field(values):
         return jnp.asarray(np.broadcast_to(np.asarray(values, float).reshape(6, 1, 1), SHAPE))
@@ -131,14 +127,14 @@ def _profile(flair, core, **more):
 def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds():
     inf = np.inf
     flair, core = [9.0, 3.0, 0.0, -1.0, -2.0, -3.0], [inf, 5.0, 2.0, 1.0, 0.0, -1.0]
-    u = _profile(flair, [99.0, *core[1:]], infiltration_length=2.0, flair_density=0.2, t1gd_density=0.7)
+    u = _profile(flair, [99.0, *core[1:]], infiltration_length=2.0, core_length=5.0, flair_density=0.2, t1gd_density=0.7)
     odds = u / (1 - u)
     assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7)
     assert odds[1] == pytest.approx(0.25 * np.exp(-1.5))
     assert odds[3] == pytest.approx(np.sqrt(0.25 * 7 / 3))  # halfway between the contours
-    assert odds[5] == pytest.approx(7 / 3 * np.exp(0.5 * INSIDE)) and u[0] == 0.0
-    only_flair = _profile(flair, [inf] * 6, infiltration_length=2.0, flair_density=0.2)
-    assert only_flair[5] / (1 - only_flair[5]) == pytest.approx(0.25 * np.exp(1.5 * INSIDE))
+    assert odds[5] == pytest.approx(7 / 3 * np.exp(1.0 / 5.0)) and u[0] == 0.0
+    only_flair = _profile(flair, [inf] * 6, infiltration_length=2.0, core_length=5.0, flair_density=0.2)
+    assert only_flair[5] / (1 - only_flair[5]) == pytest.approx(0.25 * np.exp(3.0 / 5.0))
     assert np.all(_profile([inf] * 6, [inf] * 6) == 0.0)
     capped = _profile([-99.0] * 6, [-99.0] * 6, cap=0.9)
     assert np.allclose(capped[1:], 0.9)

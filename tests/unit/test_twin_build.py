@@ -68,7 +68,7 @@ def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
     reasons = dropped_paths(dataclasses.replace(case.patient(), **change), GliomaSettings(), case.prior())
     assert word in reasons[path]
     seeded = dropped_paths(case.patient(), GliomaSettings(start="seed"), case.prior())
-    assert set(seeded) == {"initial.infiltration_length"}
+    assert set(seeded) == {"initial.core_length", "initial.infiltration_length"}
 
 
 def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():

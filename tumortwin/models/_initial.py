@@ -10,10 +10,6 @@ from tumortwin.geometry import Tissue
 from tumortwin.models._base import AbstractInitialCondition, TumorState
 from tumortwin.params import parameter
 
-# Behind a Fisher-Kolmogorov front of least speed 1 - u decays by (sqrt 2 - 1) / lambda, ahead of it u by 1 / lambda.
-_INNER_SLOPE = 2.0**0.5 - 1.0
-
-
 class GivenDensity(AbstractInitialCondition):
     """A density that is simply known: `density` [1] on the tissue's grid."""
 
@@ -80,17 +76,17 @@ class ContourProfile(AbstractInitialCondition):
 
     $$ \\mathrm{logit}\\,u = \\mathrm{logit}\\,u_F - d_F/\\lambda \\quad \\text{outside FLAIR,} $$
 
-    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by
-    $(\\sqrt 2 - 1)/\\lambda$ a millimeter inside the T1Gd contour, and capped at `u_cap`. Both slopes are those of a
-    Fisher-Kolmogorov front of least speed with lambda = sqrt(D/rho): u ~ exp(-x/lambda) ahead of it,
-    1 - u ~ exp(-(sqrt 2 - 1) x/lambda) behind; but lambda is inferred on its own. Without a T1Gd contour (an empty or
-    missing mask: its distance is infinite) the rise inside holds from the FLAIR contour on; without FLAIR the T1Gd
-    contour alone is used.
+    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by $1/\\lambda_c$ a millimeter
+    inside the T1Gd contour, and capped at `u_cap`. For a Fisher-Kolmogorov front of least speed lambda = sqrt(D/rho)
+    (u ~ exp(-x/lambda) ahead of it) and lambda_c = lambda / (sqrt 2 - 1) (1 - u ~ exp(-x/lambda_c) behind it), but each
+    is inferred on its own: outlines that wander make the inside look steeper, and one length for both then made the
+    edge too sharp and D two to three times too large. Without a T1Gd contour (an empty or missing mask: its distance is
+    infinite) the rise inside holds from the FLAIR contour on; without FLAIR the T1Gd contour alone is used.
 
     **Arguments:** `flair_distance`, `t1gd_distance` [mm] on the tissue's grid, +inf everywhere where there is no such
-    contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda [mm].
+    contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda, `core_length` lambda_c [mm].
 
-    **Good values:** lambda 1-5 mm, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.99.
+    **Good values:** lambda 1-5 mm, lambda_c 2-10 mm, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.99.
 
     **Reference:** Konukoglu et al., IEEE Trans. Med. Imaging 29 (2010) 77-95, doi:10.1109/TMI.2009.2026413 (tail).
     """
@@ -98,6 +94,7 @@ class ContourProfile(AbstractInitialCondition):
     flair_distance: Float[Array, "x y z"]
     t1gd_distance: Float[Array, "x y z"]
     infiltration_length: Float[Array, ""] = parameter(unit=units.LENGTH, default=2.5)
+    core_length: Float[Array, ""] = parameter(unit=units.LENGTH, default=4.0)
     flair_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.25)
     t1gd_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.7)
     cap: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.99)
@@ -106,21 +103,21 @@ class ContourProfile(AbstractInitialCondition):
         """The profile where there is domain, zero elsewhere."""
         flair, core = self.flair_distance, self.t1gd_distance
         dtype = flair.dtype
-        logit_flair, logit_core, logit_cap, length = (
+        logit_flair, logit_core, logit_cap, length, core_length = (
             jnp.asarray(v, dtype)
             for v in (
                 _logit(self.flair_density),
                 _logit(self.t1gd_density),
                 _logit(self.cap),
                 self.infiltration_length,
+                self.core_length,
             )
         )
         has_flair, has_core = jnp.isfinite(flair), jnp.isfinite(core)
         f = jnp.where(has_flair, flair, 0.0)
         c = jnp.where(has_core, core, 0.0)
-        inner = jnp.asarray(_INNER_SLOPE, dtype)
-        from_flair = logit_flair - jnp.where(f > 0, f, inner * f) / length
-        from_core = logit_core - jnp.where(c > 0, c, inner * c) / length
+        from_flair = logit_flair - f / jnp.where(f > 0, length, core_length)
+        from_core = logit_core - c / jnp.where(c > 0, length, core_length)
         depth, gap = jnp.maximum(-f, 0.0), jnp.maximum(c, 0.0)
         share = depth / jnp.maximum(depth + gap, jnp.asarray(1e-3, dtype))
         between = (1.0 - share) * logit_flair + share * logit_core

@@ -32,6 +32,7 @@ TIES = {
     "initial.flair_density": "observation.flair.threshold",
     "initial.t1gd_density": "observation.t1gd.threshold",
 }
+_CONTOUR_PATHS = ("initial.core_length", "initial.infiltration_length")
 _HALF = 0.5
 _WHOLE = 1.0 - 1e-6  # rounding of a block mean
 
@@ -115,7 +116,7 @@ def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str
             seen = any(s.adc is not None for s in patient.scans) if channel == "adc" else channel in channels
             if not seen:
                 reasons[path] = f"channel {channel} was never acquired"
-        if path.startswith("initial.") and (path == "initial.infiltration_length") != (settings.start == "contours"):
+        if path.startswith("initial.") and (path in _CONTOUR_PATHS) != (settings.start == "contours"):
             reasons[path] = f"the simulation starts from {settings.start}"
     return reasons
 
