@@ -185,6 +185,8 @@ def test_assimilation_is_idempotent_and_does_not_mind_the_order():
     one = twin.assimilate(second, quick(), key=key).assimilate(third, quick(), key=key)
     other = twin.assimilate(third, quick(), key=key).assimilate(second, quick(), key=key)
     assert eqx.tree_equal(one.problem(), other.problem())
+    whole = Twin.of(case.patient([first, second, third]), case.SOLVER, case.prior(), spacing=4.0, margin=8.0, bucket=4)
+    assert eqx.tree_equal(one.problem(), whole.problem())
     assert one.posterior is not None and other.posterior is not None
     assert all(np.array_equal(one.posterior.draws[p], other.posterior.draws[p]) for p in one.posterior.draws)
     assert one.assimilate(third, quick(), key=key) is one
