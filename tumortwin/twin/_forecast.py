@@ -29,7 +29,7 @@ class Forecast:
     `volume[channel]` [draw, day] latent: the volume in which the density exceeds the channel's threshold [mm^3];
     `outlined[channel]` [draw, day]: the volume that an outline has on average, sum of P(outlined) V_voxel, larger where
     the edge is flat;
-    `predictive[channel]` the same with the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
+    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
     [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
     `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
     """
@@ -100,8 +100,8 @@ def forecast(
         collected.append(jax.tree.map(np.asarray, found))
         if progress is not None:
             progress("forecast", min(start + chunk, n_draws), n_draws)
-    volumes, outlined, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
-    failed = int((~np.isfinite(mass)).any(axis=1).sum())
+    volumes, outlined, shifted, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    failed = int((~np.isfinite([mass, *volumes.values(), *shifted.values()])).any(axis=(0, 2)).sum())
     if failed:
         raise FloatingPointError(
             f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller "
@@ -114,7 +114,7 @@ def forecast(
         grid=problem.model.tissue.grid,
         volume=volumes,
         outlined=outlined,
-        predictive=_with_noise(outlined, spreads, correlation_volumes(posterior), key=noise_key),
+        predictive=_with_noise(shifted, spreads, correlation_volumes(posterior), key=noise_key),
         mass=mass,
         mean=mean,
         sd=np.sqrt(np.maximum(variance, 0.0)),  # rounding of a difference of squares
@@ -171,19 +171,21 @@ def _solve_chunk(
         values, shifts = draw
         model, observations = problem.bind(values)
         density = problem.solve(model, days)
-        volumes, means, spreads, outlined = {}, {}, {}, {}
+        volumes, means, shifted, spreads, outlined = {}, {}, {}, {}, {}
         for channel in channels:
             observation = observations[channel].at_visit(None)
             assert isinstance(observation, MaskObservation)
             eta = observation.predict(density)
             shift = (shifts[channel] / observation.width).astype(density.dtype)
-            p = norm.cdf(eta + shift[:, None, None, None]) * inside[None].astype(density.dtype)
-            volumes[channel] = jnp.sum(_share_above(eta) * inside[None].astype(density.dtype), axis=axes) * cell
-            means[channel] = jnp.sum(p, axis=axes) * cell
+            here = inside[None].astype(density.dtype)
+            p = norm.cdf(eta + shift[:, None, None, None]) * here
+            volumes[channel] = jnp.sum(_share_above(eta) * here, axis=axes) * cell
+            means[channel] = jnp.sum(norm.cdf(eta) * here, axis=axes) * cell
+            shifted[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
         carry = _Sums(carry.density + density, carry.square + density**2, outlined)
-        return carry, (volumes, means, spreads, jnp.sum(density, axis=axes) * cell)
+        return carry, (volumes, means, shifted, spreads, jnp.sum(density, axis=axes) * cell)
 
     return jax.lax.scan(one, sums, draws)
 
