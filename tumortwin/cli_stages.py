@@ -103,6 +103,9 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             voxel_weight=float(config.observation.voxel_weight),
             start=start_of(config, case.known),
             front_correction=bool(config.geometry.front_correction),
+            pattern_modes=int(config.cancer.pattern_modes),
+            pattern_length=float(config.cancer.pattern_length),
+            pattern_spread=float(config.cancer.pattern_spread),
         )
         twin = Twin.of(
             case.known,
@@ -303,6 +306,9 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
         if path in posterior.draws:
             low, mid, high = (float(posterior.quantile(path, q)) for q in levels)
             intervals[name] = (low, mid, high)
+    # The truth of a rate that varies within the tumor is its mean over the tumor mass of the first day.
+    low, mid, high = (float(v) for v in np.quantile(found.growth_rate[:, 0], levels))
+    intervals["rate"] = (low, mid, high)
     for channel, volume in found.volume.items():
         for i, day in enumerate(found.days):
             low, mid, high = (float(v) for v in np.quantile(volume[:, i], levels))

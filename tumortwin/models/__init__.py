@@ -9,8 +9,10 @@ from tumortwin.models._initial import ContourProfile as ContourProfile
 from tumortwin.models._initial import GaussianSeed as GaussianSeed
 from tumortwin.models._initial import GivenDensity as GivenDensity
 from tumortwin.models._initial import GrownSeed as GrownSeed
+from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation
 from tumortwin.models.mechanisms import Diffusion as Diffusion
 from tumortwin.models.mechanisms import DrugResponse as DrugResponse
 from tumortwin.models.mechanisms import LogisticProliferation as LogisticProliferation
+from tumortwin.models.mechanisms import PatternedProliferation as PatternedProliferation
 from tumortwin.models.mechanisms import RadiotherapyResponse as RadiotherapyResponse
 from tumortwin.models.spatial import ReactionDiffusion as ReactionDiffusion

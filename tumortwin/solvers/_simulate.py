@@ -85,7 +85,7 @@ def _checked(ts: Sequence[float] | np.ndarray, t0: float) -> list[float]:
 
 def ring_rate(model: ReactionDiffusion, y0: Array) -> Array:
     """The growth rate in the dtype of the state, ringed when it is a field."""
-    rate = model.proliferation.rate.astype(y0.dtype)
+    rate = model.proliferation.local_rate().astype(y0.dtype)
     return add_ring(rate) if rate.ndim == 3 else rate
 
 

@@ -18,6 +18,7 @@ from tumortwin.models import (
     GivenDensity,
     GrownSeed,
     LogisticProliferation,
+    PatternedProliferation,
     RadiotherapyResponse,
     ReactionDiffusion,
 )
@@ -26,12 +27,14 @@ from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.treatments import Resection, Schedule
 from tumortwin.twin._frame import ModelFrame
 from tumortwin.twin._patient import Patient, Scan
+from tumortwin.twin._pattern import smooth_modes
 
 # The same density is the contour of the initial condition and the threshold of the observation.
 TIES = {
     "initial.flair_density": "observation.flair.threshold",
     "initial.t1gd_density": "observation.t1gd.threshold",
 }
+PATTERN = "mechanisms.proliferation.pattern"
 _CONTOUR_PATHS = ("initial.core_length", "initial.infiltration_length")
 _HALF = 0.5
 _WHOLE = 1.0 - 1e-6  # rounding of a block mean
@@ -44,6 +47,8 @@ class GliomaSettings:
     `gray_ratio` D_g/D_w; `alpha_beta` [Gy]; `elimination_rate` [1/day] of the drug; `adc_water`, `adc_tumor`
     [1e-3 mm^2/s]; `voxel_weight` the first guess of V_voxel / V_corr before it is estimated; `start`: `contours` (the
     first visit's outlines start the simulation) or `seed` (a seed grown until day 0: for a patient with one visit);
+    `pattern_modes`, `pattern_length` [mm], `pattern_spread`: number of modes, correlation length and log-standard-
+    deviation of the growth rate within a tumor, when the prior addresses `mechanisms.proliferation.pattern`;
     `front_correction` of the model, for grids that are coarse against sqrt(D/rho).
     """
 
@@ -55,6 +60,9 @@ class GliomaSettings:
     voxel_weight: float = 0.3
     start: str = "contours"
     front_correction: bool = True
+    pattern_modes: int = 8
+    pattern_length: float = 15.0
+    pattern_spread: float = 0.3
     # Starting values, replaced by whatever the prior addresses.
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"t1gd": 0.7, "flair": 0.25})
 
@@ -84,9 +92,12 @@ def build_problem(
         observations["adc"] = AdcObservation(jnp.asarray(0.1))
     initial = _initial(patient, frame, settings)
     mechanisms = _mechanisms(patient.schedule, settings)
-    model = ReactionDiffusion(mechanisms, tissue, initial, settings.front_correction)
     dropped = dropped_paths(patient, settings, prior)
     kept = {path: d for path, d in prior.items() if path not in dropped}
+    if PATTERN in kept:
+        mechanisms["proliferation"] = _patterned(patient, frame, settings)
+        kept[PATTERN] = kept[PATTERN].expand((mechanisms["proliferation"].pattern.shape[0],))
+    model = ReactionDiffusion(mechanisms, tissue, initial, settings.front_correction)
     data = _data(patient, frame, settings, np.asarray(tissue.domain.mask))
     kept, observations = _with_shifts(kept, observations, data)
     ties = {target: source for target, source in TIES.items() if settings.start == "contours" and source in kept}
@@ -99,6 +110,27 @@ def build_problem(
         spacing=frame.grid.spacing,
         ties=tuple(sorted(ties.items())),
     )
+
+
+# How far beyond the outlines [mm] the growth rate may have a pattern of its own.
+_PATTERN_REACH = 10.0
+
+
+def _patterned(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> PatternedProliferation:
+    """Growth with a pattern over everything outlined so far and its surroundings."""
+    seen = np.zeros(patient.grid.shape, bool)
+    for scan in patient.scans:
+        for mask in scan.masks.values():
+            seen |= mask
+    region = frame.distance(seen) < _PATTERN_REACH
+    modes = smooth_modes(
+        region,
+        frame.grid.spacing,
+        count=settings.pattern_modes,
+        length=settings.pattern_length,
+        spread=settings.pattern_spread,
+    )
+    return PatternedProliferation(jnp.asarray(modes), jnp.asarray(0.03), jnp.zeros(len(modes)))
 
 
 def _with_shifts(
@@ -130,6 +162,8 @@ def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str
             (np.asarray(course.times) < last).any() for course in patient.schedule.drugs.values()
         ):
             reasons[path] = "no drug was given before the last scan"
+        if path == PATTERN and (len(patient.scans) == 1 or settings.start != "contours"):
+            reasons[path] = "one visit says nothing about where growth is faster"
         if path.startswith("observation."):
             channel = path.split(".")[1]
             seen = any(s.adc is not None for s in patient.scans) if channel == "adc" else channel in channels

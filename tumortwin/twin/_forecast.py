@@ -29,9 +29,10 @@ class Forecast:
     `volume[channel]` [draw, day] latent: the volume in which the density exceeds the channel's threshold [mm^3];
     `outlined[channel]` [draw, day]: the volume that an outline has on average, sum of P(outlined) V_voxel, larger where
     the edge is flat;
-    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
-    [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
-    `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
+    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the
+    density; `p_tumor` [day x y z]: probability that the voxel is outlined in `extent_channel`;
+    `p_channels[channel]` likewise for each; `error_estimate` [day] relative time-step error at the first draw.
+    `mass` [draw, day]: tumor mass in mm^3; `growth_rate` [draw, day]: mean of rho(x) over the tumor mass [1/day].
     """
 
     days: tuple[float, ...]
@@ -40,6 +41,7 @@ class Forecast:
     outlined: Mapping[str, np.ndarray]
     predictive: Mapping[str, np.ndarray]
     mass: np.ndarray
+    growth_rate: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
     p_channels: Mapping[str, np.ndarray]
@@ -100,7 +102,7 @@ def forecast(
         collected.append(jax.tree.map(np.asarray, found))
         if progress is not None:
             progress("forecast", min(start + chunk, n_draws), n_draws)
-    volumes, outlined, shifted, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    volumes, outlined, shifted, spreads, mass, growth = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
     failed = int((~np.isfinite([mass, *volumes.values(), *shifted.values()])).any(axis=(0, 2)).sum())
     if failed:
         raise FloatingPointError(
@@ -116,6 +118,7 @@ def forecast(
         outlined=outlined,
         predictive=_with_noise(shifted, spreads, correlation_volumes(posterior), key=noise_key),
         mass=mass,
+        growth_rate=growth,
         mean=mean,
         sd=np.sqrt(np.maximum(variance, 0.0)),  # rounding of a difference of squares
         p_channels={c: np.asarray(v) / n_draws for c, v in sums.outlined.items()},
@@ -185,7 +188,9 @@ def _solve_chunk(
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
         carry = _Sums(carry.density + density, carry.square + density**2, outlined)
-        return carry, (volumes, means, shifted, spreads, jnp.sum(density, axis=axes) * cell)
+        total = jnp.sum(density, axis=axes)
+        growth = jnp.sum(density * model.proliferation.local_rate().astype(density.dtype), axis=axes) / total
+        return carry, (volumes, means, shifted, spreads, total * cell, growth)
 
     return jax.lax.scan(one, sums, draws)
 

@@ -7,7 +7,14 @@ from jaxtyping import Array, Float
 from tumortwin._types import ScalarLike
 from tumortwin.geometry import Faces, Tissue, add_ring, divergence, face_conductances
 from tumortwin.models._base import AbstractInitialCondition, AbstractMechanism, AbstractModel
-from tumortwin.models.mechanisms import Diffusion, DrugResponse, LogisticProliferation, RadiotherapyResponse
+from tumortwin.models.mechanisms import (
+    AbstractProliferation,
+    Diffusion,
+    DrugResponse,
+    LogisticProliferation,
+    PatternedProliferation,
+    RadiotherapyResponse,
+)
 from tumortwin.treatments import LogKill, Schedule
 
 
@@ -31,7 +38,7 @@ def _lattice_factor(face: Float[Array, "x y z"], ratio: Array) -> Float[Array, "
     return jnp.where(inside, jnp.where(small, 1.0 - square / 6.0 + 7.0 * square**2 / 360.0, exact), 0.0)
 
 
-_KNOWN = (Diffusion, LogisticProliferation, RadiotherapyResponse, DrugResponse)
+_KNOWN = (Diffusion, LogisticProliferation, PatternedProliferation, RadiotherapyResponse, DrugResponse)
 
 
 class ReactionDiffusion(AbstractModel):
@@ -41,7 +48,7 @@ class ReactionDiffusion(AbstractModel):
        u(t_i^+) = u(t_i^-)\\,e^{-\\alpha d_i - \\beta d_i^2} $$
 
     with zero flux through the edge of the domain. `mechanisms` holds exactly one `Diffusion` (name `diffusion`), one
-    `LogisticProliferation` (`proliferation`), at most one `RadiotherapyResponse` and any number of `DrugResponse`s.
+    `LogisticProliferation` or `PatternedProliferation` (`proliferation`), at most one `RadiotherapyResponse` and any number of `DrugResponse`s.
 
     `front_correction`: on a grid that is coarse for the front, h > sqrt(D/rho) / 2, the lattice makes fronts too fast.
     With it every face's conductance is multiplied by
@@ -64,7 +71,7 @@ class ReactionDiffusion(AbstractModel):
     front_correction: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
-        wanted = {"diffusion": Diffusion, "proliferation": LogisticProliferation}
+        wanted = {"diffusion": Diffusion, "proliferation": AbstractProliferation}
         for name, kind in wanted.items():
             if not isinstance(self.mechanisms.get(name), kind):
                 raise ValueError(
@@ -80,8 +87,9 @@ class ReactionDiffusion(AbstractModel):
                 "given is ignored"
             )
         drugs = [m.drug for m in self.mechanisms.values() if isinstance(m, DrugResponse)]
-        single = [kind for kind in _KNOWN if kind is not DrugResponse]
-        twice = [kind.__name__ for kind in single if kinds.count(kind) > 1]
+        growth = sum(issubclass(kind, AbstractProliferation) for kind in kinds)
+        twice = ["proliferation"] if growth > 1 else []
+        twice += [kind.__name__ for kind in (Diffusion, RadiotherapyResponse) if kinds.count(kind) > 1]
         twice += [f"DrugResponse to {drug!r}" for drug in sorted({d for d in drugs if drugs.count(d) > 1})]
         if twice:
             raise ValueError(f"required: at most one mechanism of a kind; received: more than one {', '.join(twice)}")
@@ -94,10 +102,10 @@ class ReactionDiffusion(AbstractModel):
         return mechanism
 
     @property
-    def proliferation(self) -> LogisticProliferation:
+    def proliferation(self) -> AbstractProliferation:
         """The growth mechanism."""
         mechanism = self.mechanisms["proliferation"]
-        assert isinstance(mechanism, LogisticProliferation)
+        assert isinstance(mechanism, AbstractProliferation)
         return mechanism
 
     def relative_faces(self) -> Faces:
@@ -107,7 +115,7 @@ class ReactionDiffusion(AbstractModel):
             return faces
         dtype = faces.x.dtype
         # x^2 = h^2 rho / D_f with D_f = D_w h^2 f: the voxel edge cancels.
-        rates = _face_rates((self.proliferation.rate / self.diffusion.white_matter).astype(dtype))
+        rates = _face_rates((self.proliferation.local_rate() / self.diffusion.white_matter).astype(dtype))
         return Faces(*(face * _lattice_factor(face, ratio) for face, ratio in zip(faces, rates, strict=True)))
 
     def log_kill(self, schedule: Schedule, t0: ScalarLike, t1: ScalarLike) -> LogKill:
@@ -141,6 +149,6 @@ class ReactionDiffusion(AbstractModel):
     ) -> Float[Array, "x y z"]:
         """div(D grad u) + rho u (1 - u) [1/day] on ringed arrays, `faces` at the true diffusivity; for any solver."""
         del t
-        rate = self.proliferation.rate.astype(density.dtype)
+        rate = self.proliferation.local_rate().astype(density.dtype)
         inner = density[1:-1, 1:-1, 1:-1]
         return jnp.pad(divergence(density, faces) + rate * inner * (1.0 - inner), 1)
