@@ -127,7 +127,8 @@ def _profile(flair, core, **more):
 def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds():
     inf = np.inf
     flair, core = [9.0, 3.0, 0.0, -1.0, -2.0, -3.0], [inf, 5.0, 2.0, 1.0, 0.0, -1.0]
-    u = _profile(flair, [99.0, *core[1:]], infiltration_length=2.0, core_length=5.0, flair_density=0.2, t1gd_density=0.7)
+    lengths, contours = {"infiltration_length": 2.0, "core_length": 5.0}, {"flair_density": 0.2, "t1gd_density": 0.7}
+    u = _profile(flair, [99.0, *core[1:]], **lengths, **contours)
     odds = u / (1 - u)
     assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7)
     assert odds[1] == pytest.approx(0.25 * np.exp(-1.5))

@@ -87,6 +87,12 @@ def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():
     np.testing.assert_allclose(np.asarray(datum.values)[whole], expected[whole], rtol=1e-5)
     nowhere = dataclasses.replace(one.scans[0], adc_valid=np.zeros(case.GRID.shape, bool))
     assert adc_datum(nowhere, frame, settings, domain) is None
+    outlined = adc_datum(dataclasses.replace(one.scans[0], adc=adc, adc_valid=None), frame, settings, domain)
+    assert outlined is not None
+    flair = one.scans[0].masks["flair"].reshape(10, 2, 10, 2, 10, 2).all(axis=(1, 3, 5))
+    np.testing.assert_array_equal(np.asarray(outlined.valid) > 0, flair)
+    with pytest.raises(ValueError, match="adc_valid"):
+        adc_datum(Scan(0.0, {}, adc), frame, settings, domain)
 
 
 def test_a_first_visit_without_tumor_is_refused():

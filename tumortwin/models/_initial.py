@@ -10,6 +10,7 @@ from tumortwin.geometry import Tissue
 from tumortwin.models._base import AbstractInitialCondition, TumorState
 from tumortwin.params import parameter
 
+
 class GivenDensity(AbstractInitialCondition):
     """A density that is simply known: `density` [1] on the tissue's grid."""
 
@@ -76,7 +77,7 @@ class ContourProfile(AbstractInitialCondition):
 
     $$ \\mathrm{logit}\\,u = \\mathrm{logit}\\,u_F - d_F/\\lambda \\quad \\text{outside FLAIR,} $$
 
-    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by $1/\\lambda_c$ a millimeter
+    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by $1/\\lambda_c$ a mm
     inside the T1Gd contour, and capped at `u_cap`. For a Fisher-Kolmogorov front of least speed lambda = sqrt(D/rho)
     (u ~ exp(-x/lambda) ahead of it) and lambda_c = lambda / (sqrt 2 - 1) (1 - u ~ exp(-x/lambda_c) behind it), but each
     is inferred on its own: outlines that wander make the inside look steeper, and one length for both then made the

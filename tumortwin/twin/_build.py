@@ -210,11 +210,18 @@ def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: n
     """Cellularity on the model's grid: block means, of blocks that are valid throughout.
 
     At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block
-    holds.
+    holds. Without `adc_valid` the blocks inside the visit's own outline count.
+
+    **Raises:** `ValueError` for an ADC map with neither `adc_valid` nor an outline.
     """
     if scan.adc is None:
         return None
-    valid = np.ones(scan.adc.shape, bool) if scan.adc_valid is None else scan.adc_valid
+    valid = scan.outline if scan.adc_valid is None else scan.adc_valid
+    if valid is None:
+        raise ValueError(
+            f"required: where the ADC of day {scan.day:g} tells of the tumor; received: neither an outline nor "
+            "adc_valid; try: Scan(day, masks, adc, adc_valid)"
+        )
     cellularity = cellularity_from_adc(jnp.asarray(scan.adc), water=settings.adc_water, minimum=settings.adc_tumor)
     covered = frame.coarse(valid.astype(np.float32))
     enough = (covered >= _WHOLE) & domain
