@@ -1,6 +1,7 @@
 """From the files of a run to what its report says."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -229,13 +230,15 @@ def _scores(rows: list[dict[str, Any]]) -> tuple[r.Score, ...]:
     known = ("dice", "hd95", "ccc", "crps", "coverage")
     for row in rows:
         parts = row["name"].split(".")
-        if parts[0] != "forecast" or parts[-1] not in known or row["value"] is None:
+        # JSON has no infinity: the distance to an empty outline, the worst there is, is stored as null.
+        value = math.inf if row["value"] is None and parts[-1] == "hd95" else row["value"]
+        if parts[0] != "forecast" or parts[-1] not in known or value is None:
             continue
         if parts[1] == "all":
-            found.append(r.Score(parts[2].replace("_", " "), parts[3], float(row["value"])))
+            found.append(r.Score(parts[2].replace("_", " "), parts[3], float(value)))
         else:
             day = float(".".join(parts[2:-2]).removeprefix("day"))
-            found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(row["value"]), parts[1], day))
+            found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(value), parts[1], day))
     return tuple(found)
 
 

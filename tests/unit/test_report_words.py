@@ -163,3 +163,12 @@ def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
 def test_gain_below_the_threshold_is_no_benefit() -> None:
     chosen = plan(np.full(10, 300.0), benefit_from=500.0)
     assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.0
+
+
+def test_infinite_distances_are_ranked_and_two_of_them_are_level() -> None:
+    inf = math.inf
+    assert "2.00 mm against no tumor forecast" in sentences.verdicts(scored(hd95=(2.0, inf))).better[0]
+    assert "no tumor forecast against 2.00 mm" in sentences.verdicts(scored(hd95=(inf, 2.0))).worse[0]
+    level = sentences.verdicts(scored(hd95=(inf, inf)))
+    assert len(level.equal) == 1 and not level.better and not level.worse
+    assert words.score_words(inf, tumor_seen=False) == "tumor forecast, none seen"

@@ -261,6 +261,7 @@ class Score:
     """One number of one method on the hidden scans. `method` `twin` is ours, any other a baseline.
 
     `metric`: `dice hd95 ccc crps coverage` are known (hd95 in mm, crps in mm^3); others are printed, not judged.
+    An infinite hd95 is the worst of all: one of the two outlines was empty. `value` None: not defined.
     """
 
     method: str
@@ -391,6 +392,11 @@ class ReportData:
             mask = visit.masks[channel]
             return float(mask.values.sum()) * mask.cell_volume
         return None
+
+    def tumor_seen(self, score: Score) -> bool:
+        """Whether the scan that `score` belongs to shows any tumor (True when nothing is known of it)."""
+        volumes = [self.volume_of(v, score.channel or "") for v in self.patient.visits if v.day == score.day]
+        return not volumes or volumes[0] is None or volumes[0] > 0
 
     def prediction(self, channel: str) -> VolumePrediction | None:
         """The predicted volume of a channel, if there is one."""

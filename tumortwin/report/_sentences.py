@@ -1,6 +1,7 @@
 """What the report says in sentences: answer, check against hidden scans, schedule, baselines, trust."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tumortwin.report._words import (
     number,
     percent,
     pretty_unit,
+    score_words,
     shown,
 )
 
@@ -162,12 +164,20 @@ def verdicts(data: ReportData) -> Verdicts:
         if direction == 0 or value is None or not rivals:
             continue
         best, name = max(rivals, key=lambda rival: direction * rival[0])
-        margin = direction * (value - best)
+        margin = 0.0 if value == best else direction * (value - best)
         verdict = "equal" if abs(margin) < TIE else "better" if margin > 0 else "worse"
-        scale = max(abs(value), abs(best))
-        numbers = f"{number(value, like=scale)} against {number(best, like=scale)} {unit}".strip()
+        numbers = _against(value, best, unit, data.tumor_seen(mine))
         found[verdict].append(f"{label}, {_where(data, mine)}: {numbers} ({name})")
     return Verdicts(*(tuple(found[key]) for key in ("better", "worse", "equal")))
+
+
+def _against(value: float, best: float, unit: str, tumor_seen: bool) -> str:
+    finite = [abs(v) for v in (value, best) if math.isfinite(v)]
+    shown = [
+        score_words(v, like=max(finite, default=None), unit=u, tumor_seen=tumor_seen)
+        for v, u in ((value, "" if len(finite) == 2 else unit), (best, unit))
+    ]
+    return " against ".join(shown)
 
 
 def score_sentence(data: ReportData) -> str:

@@ -102,10 +102,17 @@ METRICS = {
 
 
 def metric_value(score: Score) -> float | None:
-    """The score in the unit in which it is printed (CRPS in mL)."""
-    if score.value is None or not math.isfinite(score.value):
+    """The score in the unit in which it is printed (CRPS in mL); infinite for a distance to an empty outline."""
+    if score.value is None or math.isnan(score.value):
         return None
     return ml(float(score.value)) if score.metric == "crps" else float(score.value)
+
+
+def score_words(value: float | None, *, like: float | None = None, unit: str = "", tumor_seen: bool = True) -> str:
+    """A score in words. An infinite distance has no number: one of the two outlines was empty."""
+    if value is not None and math.isinf(value):
+        return "no tumor forecast" if tumor_seen else "tumor forecast, none seen"
+    return f"{number(value, like=like)} {unit}".strip()
 
 
 def judge(name: str, value: float | int) -> tuple[str, bool | None]:
