@@ -265,7 +265,7 @@ def _keep_derivatives(run: Run, setting: Setting, found: Forecast, kept: Sequenc
             fields = {"mean": found.mean[i], "std": found.sd[i], "ptumor": found.p_tumor[i]}
             for stat, field in fields.items():
                 entities = {"sub": subject, "desc": f"forecastD{round(day):03d}", "stat": stat}
-                target = folder / f"sub-{subject}" / "anat" / bids_name(entities, "map")
+                target = folder / bids_name(entities, "map")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_volume(target, frame.fine(field), patient.grid, description=f"{stat} on day {day:g}")
 
