@@ -1,5 +1,6 @@
 """Numbers and sentences of the report."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -172,3 +173,26 @@ def test_infinite_distances_are_ranked_and_two_of_them_are_level() -> None:
     level = sentences.verdicts(scored(hd95=(inf, inf)))
     assert len(level.equal) == 1 and not level.better and not level.worse
     assert words.score_words(inf, tumor_seen=False) == "tumor forecast, none seen"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "said"),
+    [
+        ("map_converged", 0.0, "most probable values converged: no"),
+        ("at_mode", 0.0, "no, wanted yes"),
+        ("sample_reliable", 0.0, "reliable is no"),
+        ("failed_solves", 3.0, "is 3.00, wanted 0"),
+        ("divergences", 2.0, "is 2.00, wanted 0"),
+        ("k_hat", None, "is not defined, wanted a number"),
+    ],
+)
+def test_every_check_of_the_inference_is_judged(name: str, bad: float | None, said: str) -> None:
+    good = {"k_hat": 0.4, "ess": 900.0, "r_hat": 1.0, "divergences": 0.0, "failed_solves": 0.0}
+    good |= {"map_converged": 1.0, "at_mode": 1.0, "sample_reliable": 1.0, "map_starts_agreeing": 1.0}
+    data = forecast_data(9900.0, 12300.0, 8100.0, 17900.0)
+
+    def told(values: dict) -> str:
+        return sentences.trust_sentence(dataclasses.replace(data, diagnostics=r.Diagnostics(values)))
+
+    assert "passed" in told(good)
+    assert "failed" in told({**good, name: bad}) and said.replace(": ", " is ") in told({**good, name: bad})

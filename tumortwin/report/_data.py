@@ -133,11 +133,12 @@ class ParameterDraws:
 class Diagnostics:
     """How far to trust the inference.
 
-    `values`: name -> number (`k_hat ess r_hat divergences` are judged, others listed); `statement`: identifiability in
+    `values`: name -> number (`k_hat ess r_hat divergences failed_solves` and the flags `map_converged at_mode
+    sample_reliable` are judged, others listed); `statement`: identifiability in
     plain words; `method`: the calibrator in words.
     """
 
-    values: Mapping[str, Number]
+    values: Mapping[str, Number | None]
     statement: str = ""
     method: str = ""
 

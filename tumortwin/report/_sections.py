@@ -187,7 +187,7 @@ def _diagnostic_table(data: ReportData) -> Table:
     for name, value in ({} if data.diagnostics is None else data.diagnostics.values).items():
         wanted, good = words.judge(name, value)
         verdict = {True: "passed", False: "FAILED", None: ""}[good]
-        rows.append([words.DIAGNOSTIC_LABELS.get(name, name), number(value), wanted, verdict])
+        rows.append([words.DIAGNOSTIC_LABELS.get(name, name), words.diagnostic_words(name, value), wanted, verdict])
     return _table(["Check", "Value", "Wanted", "Verdict"], rows)
 
 

@@ -10,6 +10,7 @@ from tumortwin.report._words import (
     DIAGNOSTIC_LABELS,
     METRICS,
     days,
+    diagnostic_words,
     estimate,
     interval,
     judge,
@@ -198,7 +199,7 @@ def trust_sentence(data: ReportData) -> str:
     if data.diagnostics is None:
         return "No diagnostics of the inference were given: treat every interval with caution."
     failed = [
-        f"{DIAGNOSTIC_LABELS.get(name, name)} is {number(value)}, wanted {judge(name, value)[0]}"
+        f"{DIAGNOSTIC_LABELS.get(name, name)} is {diagnostic_words(name, value)}, wanted {judge(name, value)[0]}"
         for name, value in data.diagnostics.values.items()
         if judge(name, value)[1] is False
     ]
