@@ -1,6 +1,7 @@
 """The door: NIfTI, patient folders, public data sets, result stores. Units are converted here, once."""
 
 from tumortwin.io._atlas import AtlasAnatomy as AtlasAnatomy
+from tumortwin.io._atlas import atlas_files as atlas_files
 from tumortwin.io._atlas import atlas_tissue as atlas_tissue
 from tumortwin.io._atlas import load_atlas_anatomy as load_atlas_anatomy
 from tumortwin.io._atomic import atomic_path as atomic_path
@@ -21,6 +22,7 @@ from tumortwin.io._store import read_posterior as read_posterior
 from tumortwin.io._store import write_forecast as write_forecast
 from tumortwin.io._store import write_posterior as write_posterior
 from tumortwin.io._tcga_lgg import load_tcga_lgg as load_tcga_lgg
+from tumortwin.io._tcga_lgg import sri24_labels as sri24_labels
 from tumortwin.io._volume import Volume as Volume
 from tumortwin.io._volume import read_volume as read_volume
 from tumortwin.io._volume import write_volume as write_volume

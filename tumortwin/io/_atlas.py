@@ -11,6 +11,7 @@ from tumortwin.geometry import Grid
 from tumortwin.io._volume import Volume, read_volume
 
 PATTERN = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+NAMES = ("t1", "gm", "wm")
 FULL_SCALE = 255.0
 # Tumor lives where gray and white matter together are at least this probable.
 TISSUE_THRESHOLD = 0.5
@@ -40,9 +41,14 @@ def load_atlas_anatomy() -> tuple[Grid, np.ndarray, np.ndarray, np.ndarray, np.n
 
     **Raises:** `InputError` when the installed nilearn package does not hold the maps.
     """
-    t1, gray, white = (_read(name) for name in ("t1", "gm", "wm"))
+    t1, gray, white = (_read(name) for name in NAMES)
     scaled = [(v.array / FULL_SCALE).astype(np.float32) for v in (t1, gray, white)]
     return t1.grid, scaled[0], scaled[1], scaled[2], t1.array > 0
+
+
+def atlas_files() -> list[Path]:
+    """The files that `load_atlas_anatomy` reads, for the identity of a run."""
+    return [_folder() / PATTERN.format(name) for name in NAMES]
 
 
 def atlas_tissue(spacing: float | int = 1.0) -> AtlasAnatomy:

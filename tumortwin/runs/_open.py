@@ -57,7 +57,11 @@ def _resume(directory: Path, repository: Path | None) -> list[str]:
     facts["resumed"] = [*facts.get("resumed", []), now()]
     write_json(directory / PROVENANCE, facts)
     before, here = facts.get("git", {}).get("sha"), git_state(repository)["sha"]
-    return [] if before == here else [f"the code changed since this run began: {before} then, {here} now"]
+    return (
+        []
+        if before == here
+        else [f"the commit changed since this run began, the package did not: {before} then, {here} now"]
+    )
 
 
 def open_run(
