@@ -246,7 +246,7 @@ def test_configs_lists_groups_and_choices(capsys):
 def test_cite_gives_text_and_bibtex(capsys):
     assert main(["cite"]) == 0
     said = capsys.readouterr().out
-    for words in ("for diffrax", "JAX: composable", "for ContourProfile", "Rockafellar", "for CVaR"):
+    for words in ("for diffrax", "JAX: composable", "for ContourProfile", "Rockafellar", "for CVaR", "Vehtari"):
         assert words in said, words
     assert main(["cite", "--bibtex"]) == 0
     assert "@misc{" in capsys.readouterr().out
