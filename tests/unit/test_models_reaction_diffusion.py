@@ -1,6 +1,6 @@
 """The model: which tissue, which parameter, which agent; and where it starts."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from tumortwin.geometry import Domain, Grid, Tissue
 from tumortwin.models import (
+    AbstractMechanism,
     Context,
     ContourProfile,
     Diffusion,
@@ -105,6 +106,33 @@ def test_a_model_needs_its_two_processes():
         ReactionDiffusion({"diffusion": LogisticProliferation(_value(0.1))}, TISSUE, DENSITY)
 
 
+class _Necrosis(AbstractMechanism):
+    stiff: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
+
+    def rate_of_change(self, t, state, context):
+        return -state.density
+
+
+@pytest.mark.parametrize(
+    "extra, word",
+    [
+        ({"necrosis": _Necrosis()}, "_Necrosis"),
+        (
+            {"boost": RadiotherapyResponse(_value(0.1)), "other": RadiotherapyResponse(_value(0.1))},
+            "more than one RadiotherapyResponse",
+        ),
+        (
+            {"one": DrugResponse(_value(0.5)), "two": DrugResponse(_value(0.1))},
+            "more than one DrugResponse to 'temozolomide'",
+        ),
+    ],
+)
+def test_no_mechanism_is_ignored_in_silence(extra, word):
+    with pytest.raises(ValueError, match=word):
+        _model(**extra)
+
+
 def test_every_start_is_zero_outside_the_domain_and_a_seed_is_where_it_was_put():
     seed = GaussianSeed(jnp.asarray([3.0, 2.0, 1.0]), _value(0.5), _value(2.0))
     density = np.asarray(seed.state(TISSUE).density)
@@ -127,8 +155,9 @@ def _profile(flair, core, **more):
 def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds():
     inf = np.inf
     flair, core = [9.0, 3.0, 0.0, -1.0, -2.0, -3.0], [inf, 5.0, 2.0, 1.0, 0.0, -1.0]
-    lengths, contours = {"infiltration_length": 2.0, "core_length": 5.0}, {"flair_density": 0.2, "t1gd_density": 0.7}
-    u = _profile(flair, [99.0, *core[1:]], **lengths, **contours)
+    u = _profile(
+        flair, [99.0, *core[1:]], infiltration_length=2.0, core_length=5.0, flair_density=0.2, t1gd_density=0.7
+    )
     odds = u / (1 - u)
     assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7)
     assert odds[1] == pytest.approx(0.25 * np.exp(-1.5))

@@ -130,3 +130,16 @@ def test_a_datum_refuses_what_cannot_be_used():
         Datum(3.0, "flair", np.ones(3), np.zeros(3))
     with pytest.raises(ValueError, match="shape"):
         Datum(3.0, "flair", np.ones(3), np.ones(2))
+
+
+def test_a_shift_belongs_to_one_visit_and_moves_the_edge_by_its_logit():
+    mask = MaskObservation(jnp.asarray(0.3), jnp.asarray(0.7), shift=jnp.asarray([0.0, 0.5]))
+    density = jnp.asarray([0.1, 0.4, 0.9])
+    plain = build(MaskObservation, 0.3, 0.7).predict(density)
+    np.testing.assert_allclose(mask.at_visit(0).predict(density), plain, rtol=1e-12)
+    np.testing.assert_allclose(mask.at_visit(1).predict(density), plain + 0.5 / 0.7, rtol=1e-12)
+    np.testing.assert_allclose(mask.at_visit(None).predict(density), plain, rtol=1e-12)
+    both = jax.vmap(lambda visit: mask.at_visit(visit).predict(density))(jnp.arange(2))
+    np.testing.assert_allclose(both[1] - both[0], 0.5 / 0.7, rtol=1e-12)
+    for name in ("adc", "volume", "glioma mask"):
+        assert CASES[name][0].at_visit(3) is CASES[name][0]

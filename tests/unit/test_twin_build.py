@@ -42,6 +42,22 @@ def test_a_tie_makes_the_contour_the_threshold():
     assert float(model.initial.flair_density) == float(get_parameter(observations, "flair.threshold")) == 0.31
 
 
+def test_every_visit_has_a_shift_of_its_own():
+    problem = case.problem()
+    assert problem.prior.shapes["observation.flair.shift"] == (2,)
+    assert {"observation.flair.shift[0]", "observation.flair.shift[1]"} < set(problem.prior.names)
+    values = dict(problem.prior.constrain(jnp.zeros(problem.prior.size)))
+
+    @jax.jit
+    def terms(shift):
+        return problem.log_likelihoods({**values, "observation.flair.shift": shift})
+
+    moved = np.asarray(terms(jnp.asarray([0.0, 0.4])) - terms(jnp.zeros(2)))
+    assert [datum.name for datum, change in zip(problem.data, moved, strict=True) if change != 0] == ["flair@60"]
+    single = case.problem(dataclasses.replace(case.patient(), scans=case.patient().scans[:1]))
+    assert "observation.flair.shift" not in single.prior.paths
+
+
 def test_shares_of_blocks_are_the_data():
     one, frame = case.patient(), case.frame(case.patient())
     datum = next(d for d in case.problem().data if d.name == "flair@60")

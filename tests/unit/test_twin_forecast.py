@@ -72,8 +72,12 @@ def test_volumes_of_a_known_density(still, found):
 
 
 def test_one_outline_varies_as_its_edge_and_its_correlation_volume_say(found):
-    p = np.asarray(found.p_channels["flair"][0], float)
-    expected = np.sqrt(1000.0 * np.sum(p * (1 - p)) * 64.0)
+    """Its own noise, V_corr times the integral of Phi (1 - Phi) = s / sqrt(pi) over the edge; and the shift's."""
+    shift = 0.3 * np.random.default_rng(0).standard_normal(100_000)
+    radius, blur = RADIUS + shift * LENGTH, LENGTH  # of one logit, and of one width
+    volume = 4.0 / 3.0 * np.pi * (radius**3 + 3 * radius * blur**2)
+    edge = 4.0 * np.pi * (radius**2 + blur**2) * blur / np.sqrt(np.pi)
+    expected = np.sqrt(np.var(volume) + 1000.0 * np.mean(edge))
     sd = np.std(found.predictive["flair"], axis=0)
     np.testing.assert_allclose(sd, expected, rtol=0.12)
     low, middle, high = found.interval("flair")
@@ -185,6 +189,8 @@ def test_assimilation_is_idempotent_and_does_not_mind_the_order():
     one = twin.assimilate(second, quick(), key=key).assimilate(third, quick(), key=key)
     other = twin.assimilate(third, quick(), key=key).assimilate(second, quick(), key=key)
     assert eqx.tree_equal(one.problem(), other.problem())
+    whole = Twin.of(case.patient([first, second, third]), case.SOLVER, case.prior(), spacing=4.0, margin=8.0, bucket=4)
+    assert eqx.tree_equal(one.problem(), whole.problem())
     assert one.posterior is not None and other.posterior is not None
     assert all(np.array_equal(one.posterior.draws[p], other.posterior.draws[p]) for p in one.posterior.draws)
     assert one.assimilate(third, quick(), key=key) is one

@@ -7,7 +7,7 @@ import pytest
 import twin_case as case
 
 from tumortwin.geometry import Grid, Window
-from tumortwin.twin import ModelFrame
+from tumortwin.twin import ModelFrame, Scan
 from tumortwin.twin._frame import block_factors, block_mean, signed_distance, smooth_outline
 
 FINE = Grid.from_spacing((21, 22, 23), (2.0, 2.0, 2.0), origin=(-7.0, 5.0, 11.0))
@@ -110,3 +110,21 @@ def test_the_frame_holds_every_outline_and_its_margin_within_the_domain():
 
 def test_a_partial_block_is_filled_not_dropped():
     np.testing.assert_allclose(block_mean(np.ones((3, 2, 2)), (2, 2, 2)).ravel(), [1.0, 0.5])
+
+
+def test_a_frame_around_more_scans_keeps_its_voxels_margin_and_bucket():
+    grid = Grid.from_spacing((40, 40, 12), (0.9, 0.9, 6.5))
+    mask = np.zeros(grid.shape, bool)
+    mask[18:22, 18:22, 5:7] = True
+    first = dataclasses.replace(
+        case.patient(), grid=grid, domain=np.ones(grid.shape, bool), scans=(Scan(0.0, {"t1gd": mask}),)
+    )
+    frame = ModelFrame.around(first, spacing=3.0, margin=6.0, bucket=4)
+    assert frame.factors == (3, 3, 1)
+    assert frame.around_again(first) == frame
+    wider = mask.copy()
+    wider[6:34] |= mask[18]
+    more = dataclasses.replace(first, scans=(*first.scans, Scan(30.0, {"t1gd": wider})))
+    again = frame.around_again(more)
+    assert again == ModelFrame.around(more, spacing=3.0, margin=6.0, bucket=4)
+    assert again.factors == (3, 3, 1) and again.window.shape[0] > frame.window.shape[0]

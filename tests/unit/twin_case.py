@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, Normal
 
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior, Problem, truncated_log_normal
@@ -68,6 +68,7 @@ def prior() -> dict[str, Distribution]:
         "observation.t1gd.width": truncated_log_normal(0.8, 0.5, 0.05, 5.0),
         "observation.flair.threshold": truncated_log_normal(0.25, 0.3, 0.05, 0.5),
         "observation.flair.width": truncated_log_normal(0.8, 0.5, 0.05, 5.0),
+        "observation.flair.shift": Normal(0.0, 0.3),
         "observation.adc.noise_sd": truncated_log_normal(0.1, 0.5, 0.01, 0.5),
     }
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
 from tumortwin.inference._prior import Prior, Values
 from tumortwin.observation import AbstractObservation, Datum
@@ -99,8 +99,11 @@ class Problem(eqx.Module):
     def predict(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
         """The predictions [visit ...] of every group, and the observations bound to the values."""
         states, observations = self._visits(values)
-        pairs = zip(self.groups(), states, strict=True)
-        return tuple(jax.vmap(observations[group.channel].predict)(seen) for group, seen in pairs), observations
+        found = []
+        for group, seen in zip(self.groups(), states, strict=True):
+            observe = _observe(observations[group.channel])
+            found.append(jax.vmap(observe)(seen, group.visits))
+        return tuple(found), observations
 
     def _visits(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
         """The states [visit ...] that every group observes, and the observations bound to the values."""
@@ -135,7 +138,8 @@ class Problem(eqx.Module):
         states, observations = self._visits(values)
         terms = []
         for group, seen in zip(self.groups(), states, strict=True):
-            terms.append(jax.lax.map(_observed_term(observations[group.channel]), (seen, *group.arrays)))
+            term = _observed_term(observations[group.channel])
+            terms.append(jax.lax.map(term, ((seen, group.visits), *group.arrays)))
         return jnp.stack(self.by_datum(tuple(terms)))
 
     def likelihood_terms(
@@ -172,20 +176,25 @@ class Problem(eqx.Module):
 
 
 class Group(eqx.Module):
-    """The data of one channel and shape, stacked: `members` are their places in `Problem.data`."""
+    """The data of one channel and shape, stacked: `members` are their places in `Problem.data`, `visits` among the
+    data of the channel."""
 
     channel: str = eqx.field(static=True)
     members: tuple[int, ...] = eqx.field(static=True)
     values: Inexact[Array, "visit ..."]
     valid: Inexact[Array, "visit ..."]
     weight: Float[Array, " visit"]
+    visits: Int[Array, " visit"]
 
     @classmethod
     def of(cls, data: tuple[Datum, ...], channel: str, members: tuple[int, ...]) -> "Group":
         """The group of the given members."""
         chosen = [data[index] for index in members]
-        stacks = [jnp.stack([getattr(datum, name) for datum in chosen]) for name in ("values", "valid", "weight")]
-        return cls(channel, members, *stacks)
+        values, valid, weight = (
+            jnp.stack([getattr(datum, name) for datum in chosen]) for name in ("values", "valid", "weight")
+        )
+        places = [index for index, datum in enumerate(data) if datum.channel == channel]
+        return cls(channel, members, values, valid, weight, jnp.asarray([places.index(index) for index in members]))
 
     @property
     def arrays(self) -> tuple[Array, Array, Array]:
@@ -216,10 +225,17 @@ def _predicted_term(observation: AbstractObservation) -> Callable[[Visit], Array
     return term
 
 
-def _observed_term(observation: AbstractObservation) -> Callable[[Visit], Array]:
-    """The weighted log-likelihood of one visit, from (state, values, valid, weight)."""
-    term = _predicted_term(observation)
-    return jax.checkpoint(lambda visit: term((observation.predict(visit[0]), *visit[1:])))
+def _observe(observation: AbstractObservation) -> Callable[[Array, Array], Array]:
+    """(state, place of the visit) -> prediction."""
+    return lambda state, visit: observation.at_visit(visit).predict(state)
+
+
+def _observed_term(
+    observation: AbstractObservation,
+) -> Callable[[tuple[tuple[Array, Array], Array, Array, Array]], Array]:
+    """The weighted log-likelihood of one visit, from ((state, place), values, valid, weight)."""
+    term, observe = _predicted_term(observation), _observe(observation)
+    return jax.checkpoint(lambda visit: term((observe(*visit[0]), *visit[1:])))
 
 
 def _finite_or_impossible(value: Float[Array, ""]) -> Float[Array, ""]:

@@ -77,12 +77,13 @@ class ContourProfile(AbstractInitialCondition):
 
     $$ \\mathrm{logit}\\,u = \\mathrm{logit}\\,u_F - d_F/\\lambda \\quad \\text{outside FLAIR,} $$
 
-    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by $1/\\lambda_c$ a mm
-    inside the T1Gd contour, and capped at `u_cap`. For a Fisher-Kolmogorov front of least speed lambda = sqrt(D/rho)
-    (u ~ exp(-x/lambda) ahead of it) and lambda_c = lambda / (sqrt 2 - 1) (1 - u ~ exp(-x/lambda_c) behind it), but each
-    is inferred on its own: outlines that wander make the inside look steeper, and one length for both then made the
-    edge too sharp and D two to three times too large. Without a T1Gd contour (an empty or missing mask: its distance is
-    infinite) the rise inside holds from the FLAIR contour on; without FLAIR the T1Gd contour alone is used.
+    linear in logit between the FLAIR contour (`u_F`) and the T1Gd contour (`u_T`), rising by $1/\\lambda_c$ a
+    millimeter inside the T1Gd contour, and capped at `u_cap`. For a Fisher-Kolmogorov front of least speed lambda =
+    sqrt(D/rho) (u ~ exp(-x/lambda) ahead of it) and lambda_c = lambda / (sqrt 2 - 1) (1 - u ~ exp(-x/lambda_c)
+    behind it), but each is inferred on its own: outlines that wander make the inside look steeper, and one length
+    for both then made the edge too sharp and D two to three times too large. Without a T1Gd contour (an empty or
+    missing mask: its distance is infinite) the rise inside holds from the FLAIR contour on; without FLAIR the T1Gd
+    contour alone is used.
 
     **Arguments:** `flair_distance`, `t1gd_distance` [mm] on the tissue's grid, +inf everywhere where there is no such
     contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda, `core_length` lambda_c [mm].

@@ -1,7 +1,7 @@
 """Diffusion MRI: apparent diffusion coefficient <-> cellularity, with Gaussian noise."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import Distribution, Normal
 
 from tumortwin.observation._base import AbstractObservation
@@ -56,6 +56,11 @@ class AdcObservation(AbstractObservation):
     """
 
     noise_sd: Float[Array, ""] = parameter(unit="1")
+
+    def at_visit(self, visit: Int[Array, ""] | int | None) -> "AdcObservation":
+        """Itself: nothing varies from visit to visit."""
+        del visit
+        return self
 
     def predict(self, density: Shaped) -> Shaped:
         """The cellularity itself."""

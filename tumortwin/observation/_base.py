@@ -3,7 +3,7 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import Distribution
 
 Shaped = Inexact[Array, "..."]
@@ -18,9 +18,16 @@ class AbstractObservation(eqx.Module):
     with `r` the signed deviance residual and `s` the scale of the noise (`log_scale`; zero where the noise has no free
     scale). Least squares on `r`, together with `log s`, is therefore maximum likelihood: no approximation is made.
 
-    All five methods are elementwise but for `predict`. Parameters are array fields with units, so that a prior may
+    The methods are elementwise but for `predict`. Parameters are array fields with units, so that a prior may
     address them as `observation.<channel>.<field>`.
     """
+
+    @abc.abstractmethod
+    def at_visit(self, visit: Int[Array, ""] | int | None) -> "AbstractObservation":
+        """The observation as of one visit (its place among the channel's visits), or with `None` as of none of them.
+
+        What varies from visit to visit is a vector [visit]; of it one entry is taken, or its prior mean.
+        """
 
     @abc.abstractmethod
     def predict(self, density: Shaped) -> Shaped:

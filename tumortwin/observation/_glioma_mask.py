@@ -1,7 +1,7 @@
 """Segmentations in the form of GliomaSolver."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import BernoulliLogits, Distribution
 
 from tumortwin.observation._base import AbstractObservation
@@ -29,6 +29,11 @@ class GliomaMaskObservation(AbstractObservation):
 
     threshold: Float[Array, ""] = parameter(unit="1")
     width: Float[Array, ""] = parameter(unit="1")
+
+    def at_visit(self, visit: Int[Array, ""] | int | None) -> "GliomaMaskObservation":
+        """Itself: nothing varies from visit to visit."""
+        del visit
+        return self
 
     def predict(self, density: Shaped) -> Shaped:
         """The scaled distance `eta` from the threshold."""

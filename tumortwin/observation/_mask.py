@@ -1,8 +1,9 @@
 """Segmentations as a probit of the tumor's logit."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, logit
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import BernoulliLogits, Distribution
 
 from tumortwin.observation._base import AbstractObservation
@@ -17,20 +18,26 @@ class MaskObservation(AbstractObservation):
     """A mask drawn by a person or a network: tumor is outlined where its density exceeds a threshold, not sharply.
 
     $$ P(\\mathrm{mask} = 1 \\mid u) = \\Phi(\\eta), \\qquad
-       \\eta = \\frac{\\mathrm{logit}\\, u - \\mathrm{logit}\\, \\theta}{w} $$
+       \\eta = \\frac{\\mathrm{logit}\\, u - \\mathrm{logit}\\, \\theta + \\delta_v}{w} $$
 
     The width `w` is fitted: it is the noise model. In the tail of a traveling front `logit u` falls linearly with the
     distance, so `w` is the rater's error in millimeters divided by the infiltration length. Data may be shares in
     [0,1]: of the fine voxels of a coarse voxel, the share inside the mask (cross-entropy likelihood).
 
+    The shift `delta_v` is common to all voxels of a visit: raters, scanners and contrast drift between visits, and a
+    model's density is off as a whole sooner than voxel by voxel. Left out, a thousand voxels of an empty outline would
+    pin the density of that day down.
+
     **Arguments:**
 
     - `threshold`: density `theta` at which half of the raters outline [1].
     - `width`: width `w` on the logit scale [1].
+    - `shift`: `delta_v` on the logit scale [1]: a number, or one for each visit of the channel with data.
     - `floor`: detection floor [1]; `u` enters as `floor + (1 - 2 floor) u`, so that an empty voxel has a finite logit.
 
     **Good values:** threshold .6-.8 for T1 with gadolinium, .05-.6 for FLAIR (Lipkova et al. 2019 used [.6,.8] and
-    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; floor 1e-4.
+    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; shift 0 with sd .3;
+    floor 1e-4.
 
     **Limits:** (convenience) voxels are independent given `u`; the power likelihood of `inference` repairs that.
 
@@ -40,11 +47,18 @@ class MaskObservation(AbstractObservation):
     threshold: Float[Array, ""] = parameter(unit="1")
     width: Float[Array, ""] = parameter(unit="1")
     floor: Float[Array, ""] = parameter(unit="1", default=1e-4)
+    shift: Float[Array, "*visit"] = parameter(unit="1", default=0.0)
+
+    def at_visit(self, visit: Int[Array, ""] | int | None) -> "MaskObservation":
+        """With the visit's own shift; with none for a visit without data."""
+        if visit is None:
+            return eqx.tree_at(lambda o: o.shift, self, jnp.zeros((), self.shift.dtype))
+        return self if self.shift.ndim == 0 else eqx.tree_at(lambda o: o.shift, self, self.shift[visit])
 
     def predict(self, density: Shaped) -> Shaped:
-        """The probit argument `eta`, in the precision of the density."""
-        threshold, width, floor = (p.astype(density.dtype) for p in (self.threshold, self.width, self.floor))
-        return (floored_logit(density, floor) - logit(threshold)) / width
+        """The probit argument `eta`, in the precision of the density; `shift` must be a scalar (`at_visit`)."""
+        edge = (logit(self.threshold) - self.shift).astype(density.dtype)
+        return (floored_logit(density, self.floor.astype(density.dtype)) - edge) / self.width.astype(density.dtype)
 
     def noise(self, prediction: Shaped) -> Distribution:
         # Shares in (0, 1) have a cross-entropy, which the check for {0, 1} would refuse.

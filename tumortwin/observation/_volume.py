@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 from jax.scipy.special import logit, ndtr
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import Distribution, LogNormal
 
 from tumortwin.observation._base import AbstractObservation
@@ -32,6 +32,11 @@ class VolumeObservation(AbstractObservation):
     width: Float[Array, ""] = parameter(unit="1")
     log_sd: Float[Array, ""] = parameter(unit="1")
     floor: Float[Array, ""] = parameter(unit="1", default=1e-4)
+
+    def at_visit(self, visit: Int[Array, ""] | int | None) -> "VolumeObservation":
+        """Itself: nothing varies from visit to visit."""
+        del visit
+        return self
 
     def predict(self, density: Shaped) -> Shaped:
         """The volume [mm^3], a scalar."""

@@ -85,17 +85,36 @@ def build_problem(
     initial = _initial(patient, frame, settings)
     mechanisms = _mechanisms(patient.schedule, settings)
     model = ReactionDiffusion(mechanisms, tissue, initial, settings.front_correction)
-    kept = {path: d for path, d in prior.items() if path not in dropped_paths(patient, settings, prior)}
+    dropped = dropped_paths(patient, settings, prior)
+    kept = {path: d for path, d in prior.items() if path not in dropped}
+    data = _data(patient, frame, settings, np.asarray(tissue.domain.mask))
+    kept, observations = _with_shifts(kept, observations, data)
     ties = {target: source for target, source in TIES.items() if settings.start == "contours" and source in kept}
     return Problem(
         model=model,
         observations=observations,
         prior=Prior(kept),
-        data=_data(patient, frame, settings, np.asarray(tissue.domain.mask)),
+        data=data,
         solve=Solve(on_frame(patient.schedule, frame), solver),
         spacing=frame.grid.spacing,
         ties=tuple(sorted(ties.items())),
     )
+
+
+def _with_shifts(
+    prior: dict[str, Distribution], observations: dict[str, AbstractObservation], data: tuple[Datum, ...]
+) -> tuple[dict[str, Distribution], dict[str, AbstractObservation]]:
+    """Every channel's shift as a vector over its visits with data; a channel without such visits has none."""
+    prior, observations = dict(prior), dict(observations)
+    for channel, observation in observations.items():
+        path, count = f"observation.{channel}.shift", sum(datum.channel == channel for datum in data)
+        if path not in prior:
+            continue
+        entry = prior.pop(path)
+        if count and isinstance(observation, MaskObservation):
+            prior[path] = entry.expand((count,))
+            observations[channel] = eqx.tree_at(lambda o: o.shift, observation, jnp.zeros(count))
+    return prior, observations
 
 
 def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class Forecast:
     `volume[channel]` [draw, day] latent: the volume in which the density exceeds the channel's threshold [mm^3];
     `outlined[channel]` [draw, day]: the volume that an outline has on average, sum of P(outlined) V_voxel, larger where
     the edge is flat;
-    `predictive[channel]` the same with the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
+    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
     [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
     `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
     """
@@ -86,19 +86,22 @@ def forecast(
     draw_key, noise_key = jax.random.split(key)
     draws = posterior.resample(n_draws, key=draw_key)
     channels = [c for c, o in sorted(problem.observations.items()) if isinstance(o, MaskObservation)]
+    shift_key, noise_key = jax.random.split(noise_key)
     if schedule is not None:
         assert isinstance(problem.solve, Solve)
         problem = eqx.tree_at(lambda p: p.solve, problem, Solve(schedule, problem.solve.solver))
     asked, names = tuple(float(d) for d in days), tuple(channels)
+    shifts = _shifts(problem, names, (n_draws, len(asked)), key=shift_key)
     sums, collected = _no_sums(problem, len(asked), names), []
     for start in range(0, n_draws, chunk):
         part = {path: jnp.asarray(value[start : start + chunk]) for path, value in draws.items()}
-        sums, found = _solve_chunk(problem, sums, part, asked, names)
+        moved = {channel: jnp.asarray(value[start : start + chunk]) for channel, value in shifts.items()}
+        sums, found = _solve_chunk(problem, sums, (part, moved), asked, names)
         collected.append(jax.tree.map(np.asarray, found))
         if progress is not None:
             progress("forecast", min(start + chunk, n_draws), n_draws)
-    volumes, outlined, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
-    failed = int((~np.isfinite(mass)).any(axis=1).sum())
+    volumes, outlined, shifted, spreads, mass = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
+    failed = int((~np.isfinite([mass, *volumes.values(), *shifted.values()])).any(axis=(0, 2)).sum())
     if failed:
         raise FloatingPointError(
             f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller "
@@ -111,7 +114,7 @@ def forecast(
         grid=problem.model.tissue.grid,
         volume=volumes,
         outlined=outlined,
-        predictive=_with_noise(outlined, spreads, correlation_volumes(posterior), key=noise_key),
+        predictive=_with_noise(shifted, spreads, correlation_volumes(posterior), key=noise_key),
         mass=mass,
         mean=mean,
         sd=np.sqrt(np.maximum(variance, 0.0)),  # rounding of a difference of squares
@@ -139,28 +142,50 @@ def _no_sums(problem: Problem, n_days: int, channels: tuple[str, ...]) -> _Sums:
     return _Sums(zero, zero, {c: zero for c in channels})
 
 
+def _shifts(problem: Problem, channels: Sequence[str], shape: tuple[int, int], *, key: Array) -> dict[str, np.ndarray]:
+    """How a rater will be off as a whole on each forecast day [draw, day], from the prior; zero where it has none."""
+    found = {}
+    for i, channel in enumerate(channels):
+        entry = problem.prior.distributions.get(f"observation.{channel}.shift")
+        if entry is None:
+            found[channel] = np.zeros(shape)
+            continue
+        found[channel] = np.asarray(entry.sample(jax.random.fold_in(key, i), shape))[..., 0]  # the visits are alike
+    return found
+
+
 @eqx.filter_jit
 def _solve_chunk(
-    problem: Problem, sums: _Sums, draws: dict[str, Array], days: tuple[float, ...], channels: tuple[str, ...]
+    problem: Problem,
+    sums: _Sums,
+    draws: tuple[dict[str, Array], dict[str, Array]],
+    days: tuple[float, ...],
+    channels: tuple[str, ...],
 ):
     """Running sums after a chunk of draws, and the numbers of every draw."""
     cell = problem.model.tissue.grid.cell_volume
     inside = problem.model.tissue.domain.mask
     axes = (1, 2, 3)
 
-    def one(carry: _Sums, values: dict[str, Array]):
+    def one(carry: _Sums, draw: tuple[dict[str, Array], dict[str, Array]]):
+        values, shifts = draw
         model, observations = problem.bind(values)
         density = problem.solve(model, days)
-        volumes, means, spreads, outlined = {}, {}, {}, {}
+        volumes, means, shifted, spreads, outlined = {}, {}, {}, {}, {}
         for channel in channels:
-            p = norm.cdf(observations[channel].predict(density)) * inside[None].astype(density.dtype)
-            eta = observations[channel].predict(density)
-            volumes[channel] = jnp.sum(_share_above(eta) * inside[None].astype(density.dtype), axis=axes) * cell
-            means[channel] = jnp.sum(p, axis=axes) * cell
+            observation = observations[channel].at_visit(None)
+            assert isinstance(observation, MaskObservation)
+            eta = observation.predict(density)
+            shift = (shifts[channel] / observation.width).astype(density.dtype)
+            here = inside[None].astype(density.dtype)
+            p = norm.cdf(eta + shift[:, None, None, None]) * here
+            volumes[channel] = jnp.sum(_share_above(eta) * here, axis=axes) * cell
+            means[channel] = jnp.sum(norm.cdf(eta) * here, axis=axes) * cell
+            shifted[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
         carry = _Sums(carry.density + density, carry.square + density**2, outlined)
-        return carry, (volumes, means, spreads, jnp.sum(density, axis=axes) * cell)
+        return carry, (volumes, means, shifted, spreads, jnp.sum(density, axis=axes) * cell)
 
     return jax.lax.scan(one, sums, draws)
 

@@ -18,12 +18,15 @@ class ModelFrame:
     A model voxel is a block of `factors` patient voxels; the blocks of a window around the tumor make the model's grid.
     Block means conserve volume exactly, so a mask becomes the share of a block that it covers.
 
-    **Arguments:** `source` the patient's grid; `factors` voxels a block and axis; `window` the box, in blocks.
+    **Arguments:** `source` the patient's grid; `factors` voxels a block and axis; `window` the box, in blocks;
+    `margin` [mm] and `bucket` from which the window was made (`around_again` uses them).
     """
 
     source: Grid
     factors: tuple[int, int, int]
     window: Window
+    margin: float = 25.0
+    bucket: int = 8
 
     @classmethod
     def around(cls, patient: Patient, *, spacing: float = 3.0, margin: float = 25.0, bucket: int = 8) -> "ModelFrame":
@@ -37,7 +40,14 @@ class ModelFrame:
 
         **Raises:** `ValueError` when no scan outlines a tumor.
         """
-        factors = block_factors(patient.grid, spacing)
+        return cls._of(patient, block_factors(patient.grid, spacing), margin, bucket)
+
+    def around_again(self, patient: Patient) -> "ModelFrame":
+        """A frame of the same voxels, margin and bucket around what the patient's scans outline now."""
+        return self._of(patient, self.factors, self.margin, self.bucket)
+
+    @classmethod
+    def _of(cls, patient: Patient, factors: tuple[int, int, int], margin: float, bucket: int) -> "ModelFrame":
         seen = np.zeros(patient.grid.shape, bool)
         for scan in patient.scans:
             for mask in scan.masks.values():
@@ -46,7 +56,7 @@ class ModelFrame:
             raise ValueError("required: a tumor outlined in at least one scan; received: empty masks only")
         coarse = block_mean(seen.astype(np.float32), factors) > 0
         window = window_around(coarse, margin, patient.grid.coarsen(factors), bucket=bucket)
-        return cls(patient.grid, factors, window)
+        return cls(patient.grid, factors, window, margin, bucket)
 
     @property
     def grid(self) -> Grid:

@@ -78,10 +78,5 @@ class Twin:
             )
         scans = self.patient.scans if same else tuple(sorted((*self.patient.scans, scan), key=lambda s: s.day))
         patient = dataclasses.replace(self.patient, scans=scans)
-        frame = ModelFrame.around(patient, spacing=_spacing(self.frame))
+        frame = self.frame.around_again(patient)
         return dataclasses.replace(self, patient=patient, frame=frame).calibrated(calibrator, key=key)
-
-
-def _spacing(frame: ModelFrame) -> float:
-    """The wanted voxel edge that a frame's block factors came from [mm]."""
-    return max(f * h for f, h in zip(frame.factors, frame.source.spacing, strict=True))

@@ -31,6 +31,9 @@ def _lattice_factor(face: Float[Array, "x y z"], ratio: Array) -> Float[Array, "
     return jnp.where(inside, jnp.where(small, 1.0 - square / 6.0 + 7.0 * square**2 / 360.0, exact), 0.0)
 
 
+_KNOWN = (Diffusion, LogisticProliferation, RadiotherapyResponse, DrugResponse)
+
+
 class ReactionDiffusion(AbstractModel):
     """Fisher-Kolmogorov growth under radiotherapy, chemotherapy and surgery.
 
@@ -68,6 +71,20 @@ class ReactionDiffusion(AbstractModel):
                     f"required: mechanism {name!r} of type {kind.__name__}; "
                     f"received: {type(self.mechanisms.get(name)).__name__}"
                 )
+        kinds = [type(mechanism) for mechanism in self.mechanisms.values()]
+        unknown = sorted({kind.__name__ for kind in kinds if kind not in _KNOWN})
+        if unknown:
+            known = ", ".join(kind.__name__ for kind in _KNOWN)
+            raise ValueError(
+                f"required: mechanisms this model can solve ({known}); received: {', '.join(unknown)}; nothing that is "
+                "given is ignored"
+            )
+        drugs = [m.drug for m in self.mechanisms.values() if isinstance(m, DrugResponse)]
+        single = [kind for kind in _KNOWN if kind is not DrugResponse]
+        twice = [kind.__name__ for kind in single if kinds.count(kind) > 1]
+        twice += [f"DrugResponse to {drug!r}" for drug in sorted({d for d in drugs if drugs.count(d) > 1})]
+        if twice:
+            raise ValueError(f"required: at most one mechanism of a kind; received: more than one {', '.join(twice)}")
 
     @property
     def diffusion(self) -> Diffusion:
