@@ -28,6 +28,7 @@ from tumortwin.io import (
     write_posterior,
     write_volume,
 )
+from tumortwin.metrics import quantile
 from tumortwin.models import (
     ContourProfile,
     Diffusion,
@@ -305,7 +306,7 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
             intervals[name] = (low, mid, high)
     for channel, volume in found.volume.items():
         for i, day in enumerate(found.days):
-            low, mid, high = (float(v) for v in np.quantile(volume[:, i], levels))
+            low, mid, high = (float(v) for v in quantile(volume[:, i], np.asarray(levels)))
             intervals[f"volume_{channel}_{day:g}"] = (low, mid, high)
     return intervals
 

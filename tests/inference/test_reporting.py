@@ -50,4 +50,5 @@ def test_every_posterior_can_be_reported(calibrator, tmp_path, monkeypatch):
     spread = {p.label: float(np.std(p.prior)) for p in data.parameters}
     assert spread == pytest.approx({"offset": linear.PRIOR_SD[0], "slope": linear.PRIOR_SD[1]}, rel=0.5)
     page = html.unescape(r.write_report(data, tmp_path).read_text())
+    assert ("one value, no interval" in page) == (name == "MapCalibrator")
     assert "What the scans taught" in page and posterior.statement.split(".")[0] in page

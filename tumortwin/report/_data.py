@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from tumortwin.metrics import quantile
+
 Number: TypeAlias = float | int
 TWIN = "twin"
 
@@ -196,29 +198,9 @@ def volume_prediction(
 ) -> VolumePrediction:
     """A `VolumePrediction` from predictive draws [draw day] (observation noise included), with weights [draw]."""
     levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
-    curves = np.stack([weighted_quantiles(column, levels, weights) for column in draws.T], axis=1)
+    curves = np.stack([quantile(column, levels, weights) for column in draws.T], axis=1)
     lower, lower_half, median, upper_half, upper = curves
     return VolumePrediction(channel, days, median, lower, upper, lower_half, upper_half, draws, truth)
-
-
-def weighted_quantiles(draws: np.ndarray, levels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Quantiles of draws with optional weights (>= 0, any scale); equal weights agree with `numpy.quantile`.
-
-    $$ F_i = \\frac{\\sum_{j<i} w_j + w_i/2 - w_1/2}{\\sum_j w_j - w_1/2 - w_n/2}, \\quad q(F_i) = x_i $$
-
-    and linear in between.
-    """
-    values = np.ravel(draws).astype(float)
-    if weights is None:
-        return np.quantile(values, levels)
-    order = np.argsort(values, kind="stable")
-    values, mass = values[order], np.ravel(weights).astype(float)[order]
-    values, mass = values[mass > 0], mass[mass > 0]
-    _require(values.size > 0, "required: at least one draw with a positive weight; received: none")
-    if values.size == 1:
-        return np.full(np.shape(levels), values[0])
-    centre = np.cumsum(mass) - mass / 2
-    return np.interp(levels, (centre - centre[0]) / (centre[-1] - centre[0]), values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from tumortwin.metrics import quantile
 from tumortwin.report._data import TWIN, Plan, Regimen, ReportData, Score, VolumePrediction
 from tumortwin.report._words import (
     DIAGNOSTIC_LABELS,
@@ -44,7 +45,7 @@ def compare(plan: Plan, against: Regimen, regimen: Regimen) -> Comparison:
     """Gain of `regimen` over `against`: median, 95 % interval, P(gain > `benefit_from`)."""
     factor, unit = shown(plan.outcome_unit)
     gain = (against.outcome - regimen.outcome) * (1.0 if plan.lower_is_better else -1.0)
-    low, median, high = np.quantile(gain, [0.025, 0.5, 0.975]) * factor
+    low, median, high = quantile(gain, np.asarray([0.025, 0.5, 0.975])) * factor
     benefit = float(np.mean(gain > plan.benefit_from))
     return Comparison(float(median), float(low), float(high), benefit, pretty_unit(unit))
 

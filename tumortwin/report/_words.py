@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tumortwin.report._data import Score, weighted_quantiles
+from tumortwin.metrics import quantile
+from tumortwin.report._data import Score
 from tumortwin.units import MM3_PER_ML
 
 DISCLAIMER = "Research software, not a medical device."
@@ -153,7 +154,7 @@ def diagnostic_words(name: str, value: float | int | None) -> str:
 
 def summarize(draws: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float, float]:
     """Median and central 95 % interval of (weighted) draws."""
-    low, median, high = weighted_quantiles(draws, np.array([0.025, 0.5, 0.975]), weights)
+    low, median, high = quantile(draws, np.array([0.025, 0.5, 0.975]), weights)
     return float(median), float(low), float(high)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior, Problem
+from tumortwin.metrics import quantile
 from tumortwin.observation import MaskObservation
 from tumortwin.treatments import Schedule
 from tumortwin.twin._build import Solve
@@ -29,9 +30,10 @@ class Forecast:
     `volume[channel]` [draw, day] latent: the volume in which the density exceeds the channel's threshold [mm^3];
     `outlined[channel]` [draw, day]: the volume that an outline has on average, sum of P(outlined) V_voxel, larger where
     the edge is flat;
-    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the density; `p_tumor`
-    [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]` likewise for each;
-    `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass in mm^3.
+    `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the
+    density; `p_tumor` [day x y z]: probability that the voxel is outlined in `extent_channel`; `p_channels[channel]`
+    likewise for each; `error_estimate` [day] relative time-step error at the first draw. `mass` [draw, day]: tumor mass
+    in mm^3.
     """
 
     days: tuple[float, ...]
@@ -54,7 +56,8 @@ class Forecast:
     def interval(self, channel: str, level: float = 0.95) -> np.ndarray:
         """Median and central prediction interval of the volume [3, day] (low, median, high) [mm^3]."""
         tail = (1.0 - level) / 2.0
-        return np.quantile(self.predictive[channel], [tail, 0.5, 1.0 - tail], axis=0)
+        levels = np.asarray([tail, 0.5, 1.0 - tail])
+        return np.stack([quantile(volumes, levels) for volumes in self.predictive[channel].T], axis=1)
 
 
 class _Sums(eqx.Module):
