@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tumortwin._files import write_text
 from tumortwin.geometry import Grid
-from tumortwin.io._atomic import write_text
 from tumortwin.io._volume import write_volume
 
 EXAMPLE_YAML = """\

@@ -8,9 +8,10 @@ import numpy as np
 from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
 from tumortwin.io._checks import check_first_visit, clip_to_brain, on_grid
-from tumortwin.io._resample import dice, resample_volume
+from tumortwin.io._resample import resample_volume
 from tumortwin.io._roots import require_file
 from tumortwin.io._volume import Volume, read_volume
+from tumortwin.metrics import dice
 from tumortwin.treatments import Schedule
 from tumortwin.twin import Patient, Scan
 

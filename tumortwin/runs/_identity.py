@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tumortwin import __version__
 from tumortwin._errors import InputError
-from tumortwin.runs._atomic import plain, read_json
+from tumortwin.runs._json import plain, read_json
 
 PLACE_AND_MANNER = ("cluster", "paths", "data.root", "runtime.progress", "runtime.resume", "runtime.lock_wait")
 """Parts of a configuration that change where and how a run goes, never what comes out."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tumortwin.runs._atomic import atomic_path, read_json, remove_leftovers, write_json
+from tumortwin._files import atomic_path, remove_leftovers
 from tumortwin.runs._identity import hash_files, identity_of
+from tumortwin.runs._json import read_json, write_json
 from tumortwin.runs._lock import Lock, RunLocked, locked
 from tumortwin.runs._progress import Progress
 from tumortwin.runs._provenance import git_state, now, provenance
