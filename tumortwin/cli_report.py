@@ -17,7 +17,7 @@ from tumortwin.geometry import Grid
 from tumortwin.io import read_forecast, read_posterior
 from tumortwin.metrics import volume_growth_rate
 from tumortwin.runs import Run
-from tumortwin.twin import ModelFrame, Patient, Scan
+from tumortwin.twin import ModelFrame, Patient, Scan, unused_adc
 
 CHANNELS = {"t1gd": "enhancing tumor", "flair": "FLAIR abnormality"}
 PARAMETERS = {
@@ -69,7 +69,7 @@ def report_data(
         scores=_scores(_json(run, "scores.json") or []),
         plan=None if plan is None else _plan(plan),
         limits=LIMITS,
-        assumptions=(*patient.assumptions, *_dropped(dropped)),
+        assumptions=(*patient.assumptions, *_dropped(dropped), *_unused(case.known, frame)),
         results=tuple(_result(row) for row in run.results()),
         provenance=_json(run, "provenance.json") or {},
         citations=tuple(reference.text for reference in references(config)),
@@ -289,6 +289,14 @@ def _dropped(dropped: Mapping[str, str]) -> list[str]:
     for path, reason in dropped.items():
         reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])
     return [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+
+
+def _unused(known: Patient, frame: ModelFrame) -> list[str]:
+    return [
+        f"The ADC map of day {day:g} is not used: no model voxel lies wholly where it counts, which is inside the "
+        "outline; a finer geometry.spacing may hold one."
+        for day in unused_adc(known, frame)
+    ]
 
 
 def _result(row: dict[str, Any]) -> r.Result:

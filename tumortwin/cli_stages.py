@@ -114,7 +114,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             margin=float(config.geometry.margin),
             bucket=int(config.geometry.bucket),
         )
-        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior))
+        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame))
 
 
 # --- stages ---
