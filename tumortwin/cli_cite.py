@@ -9,7 +9,7 @@ from typing import Any
 
 from tumortwin.config import check_target, targets
 
-_HEADING = re.compile(r"\*\*References?:?\*\*:?\s*(.*)")
+_HEADING = re.compile(r"(?:\*\*References?:?\*\*:?|^\s*References?:)\s*(.*)")
 _ALWAYS = {
     "tumortwin": "tumortwin contributors, tumortwin: a hybrid mechanistic-AI tumor-twin research framework (see "
     "CITATION.cff).",

@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import re
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _STAGES = "tumortwin.cli_stages"
 _NOT_INHERITED = ("task", "run", "cluster", "hydra", "paths", "runtime")
 _PRIVATE = 0o700
+_EXPERIMENT = re.compile(r"^\s*(?:from|import)\s+experiments\.(\w+)", re.MULTILINE)
 
 
 class TargetMissed(Exception):
@@ -53,6 +56,19 @@ def _experiment(name: str) -> Callable[[DictConfig, "Run"], Any]:
     if root not in sys.path:
         sys.path.insert(0, root)
     return importlib.import_module(f"experiments.{name}.run").main
+
+
+def experiment_files(name: str) -> list[Path]:
+    """The sources of an experiment and of every experiment that they name in an import, and so on."""
+    root = (repository() or Path.cwd()) / "experiments"
+    found: dict[str, list[Path]] = {}
+    waiting = [name]
+    while waiting:
+        here = waiting.pop()
+        found[here] = sorted((root / here).glob("*.py"))
+        named = {m for file in found[here] for m in _EXPERIMENT.findall(file.read_text(encoding="utf-8"))}
+        waiting += sorted(m for m in named if m not in found and m not in waiting and (root / m).is_dir())
+    return [file for _, files in sorted(found.items()) for file in files]
 
 
 def _effective(arguments: Arguments) -> list[str]:
@@ -102,13 +118,11 @@ def _prepare(config: DictConfig) -> None:
 
 def _body(config: DictConfig) -> tuple[Callable[[DictConfig, "Run"], Any], list[Path]]:
     """The function that does the work, and the data files that it will read."""
-    if config.task.name == "reproduce":
-        body = _experiment(config.task.experiment)
-        root = (repository() or Path.cwd()) / "experiments" / config.task.experiment
-        return body, sorted(root.glob("*.py"))
     stages = importlib.import_module(_STAGES)
-    files = stages.data_files(config) if "data_files" in vars(stages) else []
-    return getattr(stages, f"run_{config.task.name}"), [Path(f) for f in files]
+    files = [Path(f) for f in stages.data_files(config)]
+    if config.task.name == "reproduce":
+        return _experiment(config.task.experiment), [*files, *experiment_files(config.task.experiment)]
+    return getattr(stages, f"run_{config.task.name}"), files
 
 
 def execute(
@@ -231,6 +245,6 @@ def start(arguments: Arguments) -> int:
     if arguments.multirun or first.config.cluster.name != "local":
         return _sweep(arguments, overrides, first)
     missed = execute(
-        first.config, overrides=overrides, hydra=first.hydra, argv=arguments.command().split(), sweep=False
+        first.config, overrides=overrides, hydra=first.hydra, argv=shlex.split(arguments.command()), sweep=False
     )
     return FAILED if missed else OK

@@ -1,7 +1,7 @@
 """From the configuration to a patient: the three public ones and a user's own folder."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 from tumortwin._errors import InputError
 from tumortwin.config import instantiate
 from tumortwin.io import (
+    atlas_files,
     atlas_tissue,
     find_data_root,
     load_folder_patient,
     load_gbm_progression,
     load_tcga_lgg,
+    sri24_labels,
 )
 from tumortwin.treatments import Course, Schedule, weekday_fractions
 from tumortwin.twin import Patient, Scan, virtual_patient
@@ -121,12 +123,21 @@ def start_of(config: DictConfig, patient: Patient) -> str:
 
 
 def data_files(config: DictConfig) -> list[Path]:
-    """The files a run reads, for its identity: those of the patient's folder (none for a virtual patient)."""
-    path = config.patient.path
-    if path is None:
-        return []
-    root = Path(path)
-    if not root.is_absolute() and not root.is_dir():
-        root = find_data_root(config.data.root) / path
-    names = (".nii", ".nii.gz", ".yaml", ".yml")
-    return sorted(p for p in root.rglob("*") if p.is_file() and p.name.endswith(names)) if root.is_dir() else []
+    """The files a run reads, for its identity: the patient's own and the atlas that gives the tissue.
+
+    A user's folder is taken as it is written (its loader says so when it is not there); the folders of public data lie
+    inside the data root, which may also be the folder itself.
+    """
+    loader = str(config.patient.loader["_target_"]).rpartition(".")[2]
+    if loader == "atlas_glioma":
+        return atlas_files()
+    if loader == "folder":
+        return [*_scans(Path(config.patient.path).rglob("*")), *atlas_files()]
+    root = find_data_root(config.data.root)
+    place = root / config.patient.path
+    found = _scans(place.rglob("*") if place.is_dir() else root.glob("*"))
+    return [*found, sri24_labels(root)] if loader == "tcga_lgg" else found
+
+
+def _scans(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.is_file() and p.name.endswith((".nii", ".nii.gz", ".yaml", ".yml")))

@@ -1,6 +1,7 @@
 """From the files of a run to what its report says."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tumortwin.geometry import Grid
 from tumortwin.io import read_forecast, read_posterior
 from tumortwin.metrics import volume_growth_rate
 from tumortwin.runs import Run
-from tumortwin.twin import ModelFrame, Patient, Scan
+from tumortwin.twin import ModelFrame, Patient, Scan, unused_adc
 
 CHANNELS = {"t1gd": "enhancing tumor", "flair": "FLAIR abnormality"}
 PARAMETERS = {
@@ -68,7 +69,7 @@ def report_data(
         scores=_scores(_json(run, "scores.json") or []),
         plan=None if plan is None else _plan(plan),
         limits=LIMITS,
-        assumptions=(*patient.assumptions, *_dropped(dropped)),
+        assumptions=(*patient.assumptions, *_dropped(dropped), *_unused(case.known, frame)),
         results=tuple(_result(row) for row in run.results()),
         provenance=_json(run, "provenance.json") or {},
         citations=tuple(reference.text for reference in references(config)),
@@ -229,13 +230,15 @@ def _scores(rows: list[dict[str, Any]]) -> tuple[r.Score, ...]:
     known = ("dice", "hd95", "ccc", "crps", "coverage")
     for row in rows:
         parts = row["name"].split(".")
-        if parts[0] != "forecast" or parts[-1] not in known or row["value"] is None:
+        # JSON has no infinity: the distance to an empty outline, the worst there is, is stored as null.
+        value = math.inf if row["value"] is None and parts[-1] == "hd95" else row["value"]
+        if parts[0] != "forecast" or parts[-1] not in known or value is None:
             continue
         if parts[1] == "all":
-            found.append(r.Score(parts[2].replace("_", " "), parts[3], float(row["value"])))
+            found.append(r.Score(parts[2].replace("_", " "), parts[3], float(value)))
         else:
             day = float(".".join(parts[2:-2]).removeprefix("day"))
-            found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(row["value"]), parts[1], day))
+            found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(value), parts[1], day))
     return tuple(found)
 
 
@@ -286,6 +289,14 @@ def _dropped(dropped: Mapping[str, str]) -> list[str]:
     for path, reason in dropped.items():
         reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])
     return [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+
+
+def _unused(known: Patient, frame: ModelFrame) -> list[str]:
+    return [
+        f"The ADC map of day {day:g} is not used: no model voxel lies wholly where it counts, which is inside the "
+        "outline; a finer geometry.spacing may hold one."
+        for day in unused_adc(known, frame)
+    ]
 
 
 def _result(row: dict[str, Any]) -> r.Result:

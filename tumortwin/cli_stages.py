@@ -28,6 +28,7 @@ from tumortwin.io import (
     write_posterior,
     write_volume,
 )
+from tumortwin.metrics import quantile
 from tumortwin.models import (
     ContourProfile,
     Diffusion,
@@ -116,7 +117,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             margin=float(config.geometry.margin),
             bucket=int(config.geometry.bucket),
         )
-        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior))
+        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame))
 
 
 # --- stages ---
@@ -268,7 +269,7 @@ def _keep_derivatives(run: Run, setting: Setting, found: Forecast, kept: Sequenc
             fields = {"mean": found.mean[i], "std": found.sd[i], "ptumor": found.p_tumor[i]}
             for stat, field in fields.items():
                 entities = {"sub": subject, "desc": f"forecastD{round(day):03d}", "stat": stat}
-                target = folder / f"sub-{subject}" / "anat" / bids_name(entities, "map")
+                target = folder / bids_name(entities, "map")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_volume(target, frame.fine(field), patient.grid, description=f"{stat} on day {day:g}")
 
@@ -311,7 +312,7 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
     intervals["rate"] = (low, mid, high)
     for channel, volume in found.volume.items():
         for i, day in enumerate(found.days):
-            low, mid, high = (float(v) for v in np.quantile(volume[:, i], levels))
+            low, mid, high = (float(v) for v in quantile(volume[:, i], np.asarray(levels)))
             intervals[f"volume_{channel}_{day:g}"] = (low, mid, high)
     return intervals
 

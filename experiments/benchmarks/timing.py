@@ -36,10 +36,3 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dic
             samples[name].append((wall, cpu))
     medians = {name: np.median(np.asarray(pairs), axis=0) for name, pairs in samples.items()}
     return {name: Timed(float(m[0]), float(m[1]), repeats) for name, m in medians.items()}
-
-
-def ratio(calls: Mapping[str, Callable[[], Any]], repeats: int = 5) -> float:
-    """Median over the rounds of (CPU of the first call / CPU of the second)."""
-    first, second = calls.values()
-    once(first), once(second)
-    return float(np.median([once(first)[1] / once(second)[1] for _ in range(repeats)]))

@@ -59,7 +59,9 @@ def test_maps_lie_on_the_patients_own_grid(world):
     run, scans = world[1], world[1].parents[3] / "scans"
     brain = Nifti1Image.from_filename(scans / "brain.nii.gz")
     maps = sorted((run / "derivatives").rglob("*.nii.gz"))
-    assert len(maps) == 3
+    (day,) = {m.name.split("forecastD")[1][:3] for m in maps}
+    names = [f"sub-example_desc-forecastD{day}_stat-{stat}_map.nii.gz" for stat in ("mean", "ptumor", "std")]
+    assert maps == [run / "derivatives" / "sub-example" / "anat" / name for name in names]
     for path in maps:
         image = Nifti1Image.from_filename(path)
         np.testing.assert_allclose(np.asarray(image.affine), np.asarray(brain.affine), atol=1e-5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from tumortwin import report as r
-from tumortwin.report import _write
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_demo  # noqa: E402
@@ -192,19 +192,18 @@ def test_an_empty_mask_and_a_vanished_tumor_are_drawn(full: r.ReportData, tmp_pa
 
 
 def test_a_failed_write_leaves_the_old_page_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "report.html"
-    _write.write_atomically(target, b"old")
+    least = r.ReportData("the old one", "q", r.PatientSummary("p"), (r.Channel("c", "c"),))
+    page = r.write_report(least, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
 
     def broken(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError("disk broken")
 
-    monkeypatch.setattr(_write.os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
-        _write.write_atomically(target, b"new")
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk broken"):
+        r.write_report(dataclasses.replace(least, title="the new one"), tmp_path)
     monkeypatch.undo()
-    assert target.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    _write.write_atomically(target, b"new")
-    assert target.read_bytes() == b"new"
+    assert "the old one" in page.read_text() and sorted(tmp_path.rglob("*")) == before
 
 
 def test_no_global_plotting_state_is_touched() -> None:

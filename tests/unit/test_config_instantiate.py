@@ -5,15 +5,17 @@ import os
 import numpyro.distributions as dist
 import pytest
 
+from tumortwin import control
 from tumortwin._errors import InputError
 from tumortwin.config import ConfigError, check_targets, flatten, instantiate
-from tumortwin.runs import Verdict
+from tumortwin.control import FractionDose
 
-VERDICT = {"_target_": "tumortwin.runs.Verdict", "name": "a", "value": 1.0}
+LIMIT = {"_target_": "tumortwin.control.FractionDose", "high": 3.0}
 
 
 def test_allowed_targets_are_built():
-    assert instantiate(VERDICT, unit="mm") == Verdict("a", 1.0, "mm")
+    built = instantiate(LIMIT, low=1.0)
+    assert isinstance(built, FractionDose) and (built.low, built.high) == (1.0, 3.0)
     assert isinstance(instantiate({"_target_": "numpyro.distributions.Normal", "loc": 0.0, "scale": 1.0}), dist.Normal)
 
 
@@ -29,7 +31,19 @@ def test_allowed_targets_are_built():
         "tumortwin.runs._run.shutil.rmtree",
         "tumortwin.runs._backend.os.system",
         "numpyro.distributions.distribution.np.load",
-        "tumortwin.runs.NoSuchThing",
+        "tumortwin.runs._provenance._git",
+        "tumortwin.runs.write_text",
+        "tumortwin.runs.Verdict",
+        "tumortwin.io.write_volume",
+        "tumortwin.cli.main",
+        "tumortwin.cli_patient.instantiate",
+        "tumortwin.cli_patient.Path",
+        "tumortwin.control._risk.CVaR",
+        "tumortwin.control.jnp.load",
+        "tumortwin.inference.NoSuchThing",
+        "tumortwin.models.mechanisms",
+        "numpyro.distributions.kl_divergence",
+        "numpyro.distributions.jax.random.normal",
         "tumortwin.no_room.Thing",
         "tumortwin.__version__",
         3,
@@ -42,21 +56,32 @@ def test_other_targets_are_refused(target):
         instantiate({"_target_": target, "command": "true"})
 
 
-def test_the_whole_tree_is_checked_before_anything_is_built(tmp_path):
+def touch(path):
+    """Leaves a trace of having been built."""
+    open(path, "x").close()
+
+
+touch.__module__ = "tumortwin.control"
+
+
+def test_the_whole_tree_is_checked_before_anything_is_built(tmp_path, monkeypatch):
     made = tmp_path / "made"
+    monkeypatch.setattr(control, "touch", touch, raising=False)
     tree = {
-        "first": {"_target_": "tumortwin.runs.write_text", "path": str(made), "text": "x"},
+        "first": {"_target_": "tumortwin.control.touch", "path": str(made)},
         "second": [{"deep": {"_target_": "os.system", "command": "true"}}],
     }
     with pytest.raises(ConfigError, match=r"second\[0\].deep"):
         instantiate(tree)
     assert not made.exists()
+    instantiate(tree["first"])
+    assert made.exists()
 
 
 def test_targets_hidden_in_arguments_or_interpolations_are_refused(monkeypatch):
     monkeypatch.setenv("HIDDEN_TARGET", "os.system")
     with pytest.raises(ConfigError):
-        instantiate(VERDICT, source={"_target_": "os.system", "command": "true"})
+        instantiate(LIMIT, low={"_target_": "os.system", "command": "true"})
     from omegaconf import OmegaConf
 
     with pytest.raises(ConfigError):
@@ -66,13 +91,33 @@ def test_targets_hidden_in_arguments_or_interpolations_are_refused(monkeypatch):
 
 def test_arguments_that_do_not_fit_are_a_config_error():
     with pytest.raises(ConfigError, match="nonsense"):
-        instantiate({**VERDICT, "nonsense": 1}, where="report")
+        instantiate({**LIMIT, "nonsense": 1}, where="report")
 
 
-def test_bad_input_found_while_building_stays_bad_input(tmp_path):
+def unreadable(path):
+    """Finds its file bad."""
+    raise InputError(file=path, required="a", received="b", advice="c")
+
+
+unreadable.__module__ = "tumortwin.control"
+
+
+def test_bad_input_found_while_building_stays_bad_input(monkeypatch):
+    monkeypatch.setattr(control, "unreadable", unreadable, raising=False)
     with pytest.raises(InputError) as error:
-        instantiate({"_target_": "tumortwin.runs.read_json", "path": str(tmp_path / "none.json")})
-    assert error.value.file == str(tmp_path / "none.json")
+        instantiate({"_target_": "tumortwin.control.unreadable", "path": "none.nii"})
+    assert error.value.file == "none.nii"
+
+
+def test_a_shell_cannot_be_reached(tmp_path):
+    made = tmp_path / "made"
+    node = {
+        "_target_": "tumortwin.runs._provenance._git",
+        "_args_": [str(tmp_path), "-c", f"alias.x=!touch {made}", "x"],
+    }
+    with pytest.raises(ConfigError, match="public name"):
+        instantiate(node)
+    assert not made.exists()
 
 
 def test_a_prior_is_written_as_nested_paths():

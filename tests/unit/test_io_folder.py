@@ -62,7 +62,7 @@ def test_the_example_loads_in_canonical_units(folder: Path) -> None:
     assert set(first.masks) == {"t1gd", "flair"} and set(second.masks) == {"t1gd"}
     assert first.adc is not None and first.adc_valid is not None and second.adc is None
     assert np.unique(first.adc[first.masks["flair"]]) == pytest.approx([1.2])  # 1e-3 mm^2/s
-    np.testing.assert_array_equal(first.adc_valid, patient.brain)
+    np.testing.assert_array_equal(first.adc_valid, first.masks["flair"])
     schedule = patient.schedule
     assert schedule.radiotherapy.times.tolist()[:6] == [7.0, 8.0, 9.0, 10.0, 11.0, 14.0]
     assert float(schedule.radiotherapy.doses.sum()) == pytest.approx(60.0)
@@ -78,6 +78,27 @@ def test_the_example_loads_in_canonical_units(folder: Path) -> None:
 def test_the_page_shows_the_example_that_is_tested(folder: Path) -> None:
     shown = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.S)
     assert shown is not None and shown.group(1) == (folder / "patient.yaml").read_text()
+
+
+def test_normal_brain_is_not_read_as_dense_tumor(folder: Path) -> None:
+    patient = load_folder_patient(folder)
+    first = patient.scans[0]
+    assert first.adc is not None and first.adc_valid is not None
+    normal = patient.brain & ~first.masks["flair"]
+    assert first.adc[normal].mean() == pytest.approx(0.8)  # what the observation model takes for pure tumor
+    assert not first.adc_valid[normal].any()
+    edit(folder, lambda content: content["visits"][0]["masks"].pop("flair") and None)
+    first = load_folder_patient(folder).scans[0]
+    np.testing.assert_array_equal(first.adc_valid, first.masks["t1gd"])
+    edit(folder, put("visits", 0, "adc_valid", value="brain.nii.gz"))
+    np.testing.assert_array_equal(load_folder_patient(folder).scans[0].adc_valid, patient.brain)
+
+
+def test_an_adc_without_outline_needs_adc_valid(folder: Path) -> None:
+    edit(folder, put("visits", 1, value={"day": 60, "adc": "day0_adc.nii.gz", "adc_unit": "1e-6 mm^2/s"}))
+    refused(folder, "visits[1]", "adc_valid", "flair or t1gd")
+    edit(folder, put("visits", 1, "adc_valid", value="day0_flair.nii.gz"))
+    assert load_folder_patient(folder).scans[1].adc_valid is not None
 
 
 def test_tissue_may_be_homogeneous(folder: Path) -> None:

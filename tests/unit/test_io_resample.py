@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
 
 from tumortwin.geometry import Grid
-from tumortwin.io import dice, read_volume, resample_volume, write_volume
+from tumortwin.io import read_volume, resample_volume, write_volume
 
 BASE = Grid.from_spacing((5, 6, 4), (1.0, 2.0, 3.5), origin=(-3.0, 8.0, 1.0))
 VALUES = np.random.default_rng(0).normal(size=BASE.shape).astype(np.float32)
@@ -69,10 +69,3 @@ def test_outside_is_background_and_masks_stay_masks() -> None:
 def test_an_array_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="source's shape"):
         resample_volume(VALUES[1:], BASE, BASE, interpolation="nearest")
-
-
-def test_dice_by_hand() -> None:
-    a, b = np.zeros(10, bool), np.zeros(10, bool)
-    assert dice(a, b) == 1.0
-    a[:4], b[2:5] = True, True
-    assert dice(a, b) == pytest.approx(4 / 7)

@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_previous_store(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(xr.DataTree, "to_zarr", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="room on the disk"):
         write_posterior(path, *posterior(1), ATTRS)
     same(posterior()[0], read_posterior(path)[0])
     assert list(tmp_path.iterdir()) == [path]

@@ -11,6 +11,7 @@ from tumortwin.metrics import (
     dilation,
     exponential_growth,
     score_forecast,
+    signed_distance,
     to_volume,
     volume_growth_rate,
 )
@@ -110,3 +111,11 @@ def test_the_table_has_the_twin_beside_every_baseline():
 def test_a_missing_baseline_is_refused():
     with pytest.raises(ValueError, match=r"every baseline.*dilation"):
         ForecastCase("t1gd", 1.0, ball(3.0), ball(3.0), np.ones(3), {"persistence": ball(3.0)})
+
+
+def test_distance_to_centers_and_to_the_edge():
+    mask = np.zeros((9, 3, 3), bool)
+    mask[3:6] = True
+    line = [signed_distance(mask, (2.0, 2.0, 2.0), to_edge=edge)[:, 1, 1].tolist() for edge in (False, True)]
+    assert line[0] == [6.0, 4.0, 2.0, -2.0, -4.0, -2.0, 2.0, 4.0, 6.0]
+    assert line[1] == pytest.approx([5.0, 3.0, 1.0, -1.0, -3.0, -1.0, 1.0, 3.0, 5.0])

@@ -79,6 +79,30 @@ def test_intervals_and_their_score():
     assert interval_score(2.0, 5.0, 5.5, 0.9) == pytest.approx(3.0 + 10.0)
 
 
+def test_weighted_quantiles_of_integer_weights_are_those_of_repeated_draws():
+    rng = np.random.default_rng(0)
+    draws, counts = rng.normal(size=20_000), rng.integers(0, 6, 20_000)
+    levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
+    repeated = np.quantile(np.repeat(draws, counts), levels, method="hazen")
+    assert np.allclose(quantile(draws, levels, counts.astype(float)), repeated, atol=0.01)
+    assert np.allclose(quantile(draws, levels), np.quantile(draws, levels, method="hazen"), atol=1e-12)
+    assert np.allclose(quantile(draws, levels, np.full(20_000, 0.3)), quantile(draws, levels), atol=1e-12)
+
+
+def test_weighted_quantiles_of_importance_weights_move_the_distribution():
+    draws = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    weights = np.exp(draws - 0.5)  # density ratio N(1, 1) / N(0, 1)
+    found = quantile(draws, np.array([0.025, 0.5, 0.975]), weights)
+    assert np.allclose(found, [1 - 1.96, 1.0, 1 + 1.96], atol=0.01)
+
+
+def test_a_draw_of_no_weight_says_nothing_and_all_of_them_are_refused():
+    sample, weights = np.asarray([1.0, 2.9, 3.0]), np.asarray([0.5, 0.0, 0.5])
+    assert float(quantile(sample, 0.5, weights)) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="non-negative weights"):
+        quantile(np.ones(3), 0.5, np.zeros(3))
+
+
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (57, 60), (10, 10)])
 def test_proportion_intervals_match_scipy(k, n):
     for ours, method in ((wilson(k, n), "wilson"), (clopper_pearson(k, n), "exact")):

@@ -99,3 +99,22 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
     assert np.diff(np.sort(placed)).min() > 0.099
     assert list(np.argsort(placed)) == [1, 3, 0, 2]
     assert placed[1] == pytest.approx(0.10)
+
+
+@pytest.mark.parametrize("share", [[1.7, 2.4, 0.97], [-0.5, -0.2, 0.01], [0.98, 0.99, 1.0, 0.02, -3.0], [3.0] * 30])
+def test_labels_beyond_the_ends_of_the_axis_do_not_cover_one_another(share: list[float]) -> None:
+    """Clipped after being moved apart, two lines that leave the axis had their names on top of each other."""
+    placed = style.spread(np.array(share), 0.08, 0.0, 1.0)
+    assert placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
+    assert np.diff(np.sort(placed)).min() > min(0.08, 1 / (len(share) - 1)) - 1e-6
+    assert (np.diff(placed[np.argsort(share, kind="stable")]) > 0).all()
+
+
+def test_the_names_of_two_baselines_above_the_axis_are_apart() -> None:
+    figure = style.new_figure(60.0)
+    axes = figure.subplots()
+    axes.set_ylim(0.0, 10.0)
+    labels = [(25.0, "persistence", "k"), (31.0, "exponential growth", "k"), (9.9, "twin", "b")]
+    forecast._end_labels(axes, labels)
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert len(heights) == 3 and np.diff(heights).min() > 0.03

@@ -1,14 +1,18 @@
 """Numbers and sentences of the report."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from tumortwin import report as r
+from tumortwin.geometry import Grid
+from tumortwin.inference import Posterior
+from tumortwin.metrics import quantile
 from tumortwin.report import _sentences as sentences
 from tumortwin.report import _words as words
+from tumortwin.twin import Forecast
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -42,27 +46,26 @@ def test_percent_is_never_falsely_certain() -> None:
     assert said == ["0 %", "less than 1 %", "50 %", "more than 99 %", "100 %"]
 
 
-def test_weighted_quantiles_of_integer_weights_are_those_of_repeated_draws() -> None:
-    rng = np.random.default_rng(0)
-    draws, counts = rng.normal(size=20_000), rng.integers(0, 6, 20_000)
-    levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
-    repeated = np.quantile(np.repeat(draws, counts), levels)
-    assert np.allclose(r.weighted_quantiles(draws, levels, counts.astype(float)), repeated, atol=0.01)
-    assert np.allclose(
-        r.weighted_quantiles(draws, levels, np.full(20_000, 0.3)), np.quantile(draws, levels), atol=1e-12
-    )
-
-
-def test_weighted_quantiles_of_importance_weights_move_the_distribution() -> None:
-    draws = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
-    weights = np.exp(draws - 0.5)  # density ratio N(1, 1) / N(0, 1)
-    low, median, high = r.weighted_quantiles(draws, np.array([0.025, 0.5, 0.975]), weights)
-    assert np.allclose([low, median, high], [1 - 1.96, 1.0, 1 + 1.96], atol=0.01)
-
-
-def test_all_zero_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="positive weight"):
-        r.weighted_quantiles(np.ones(3), np.array([0.5]), np.zeros(3))
+def test_every_room_has_the_same_quantiles() -> None:
+    """A small sample, of which the usual definitions say different things; by hand for the lower end."""
+    draws = np.array([3.0, 1.0, 10.0, 2.0, 4.0])
+    expected = quantile(draws, np.array([0.025, 0.5, 0.975]))
+    assert expected.tolist() == pytest.approx([1.0, 3.0, 10.0])  # midpoints of the weights are at 0.1, 0.3, ... 0.9
+    assert float(quantile(draws, 0.2)) == pytest.approx(1.5) and np.quantile(draws, 0.2) == pytest.approx(1.8)
+    median, low, high = words.summarize(draws)
+    assert [low, median, high] == expected.tolist()
+    posterior = Posterior({"a": draws[None]}, None, {}, "")
+    assert [float(posterior.quantile("a", q)) for q in (0.025, 0.5, 0.975)] == expected.tolist()
+    predicted = r.volume_prediction("c", np.array([0.0]), draws[:, None])
+    assert [float(predicted.lower[0]), float(predicted.median[0]), float(predicted.upper[0])] == expected.tolist()
+    blank = np.zeros((1, 1, 1, 1))
+    grid = Grid.from_spacing((1, 1, 1), (1.0, 1.0, 1.0))
+    volume = {"c": draws[:, None]}
+    found = Forecast((0.0,), grid, volume, volume, volume, draws[:, None], blank, blank, {"c": blank}, "c", {})
+    assert found.interval("c")[:, 0].tolist() == expected.tolist()
+    gain = plan(draws)
+    said = sentences.compare(gain, gain.standard, gain.recommended)
+    assert [said.low, said.median, said.high] == pytest.approx((expected / 1000.0).tolist())
 
 
 def forecast_data(last: float, median: float, low: float, high: float, hidden: float | None = None) -> r.ReportData:
@@ -163,3 +166,35 @@ def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
 def test_gain_below_the_threshold_is_no_benefit() -> None:
     chosen = plan(np.full(10, 300.0), benefit_from=500.0)
     assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.0
+
+
+def test_infinite_distances_are_ranked_and_two_of_them_are_level() -> None:
+    inf = math.inf
+    assert "2.00 mm against no tumor forecast" in sentences.verdicts(scored(hd95=(2.0, inf))).better[0]
+    assert "no tumor forecast against 2.00 mm" in sentences.verdicts(scored(hd95=(inf, 2.0))).worse[0]
+    level = sentences.verdicts(scored(hd95=(inf, inf)))
+    assert len(level.equal) == 1 and not level.better and not level.worse
+    assert words.score_words(inf, tumor_seen=False) == "tumor forecast, none seen"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "said"),
+    [
+        ("map_converged", 0.0, "most probable values converged: no"),
+        ("at_mode", 0.0, "no, wanted yes"),
+        ("sample_reliable", 0.0, "reliable is no"),
+        ("failed_solves", 3.0, "is 3.00, wanted 0"),
+        ("divergences", 2.0, "is 2.00, wanted 0"),
+        ("k_hat", None, "is not defined, wanted a number"),
+    ],
+)
+def test_every_check_of_the_inference_is_judged(name: str, bad: float | None, said: str) -> None:
+    good = {"k_hat": 0.4, "ess": 900.0, "r_hat": 1.0, "divergences": 0.0, "failed_solves": 0.0}
+    good |= {"map_converged": 1.0, "at_mode": 1.0, "sample_reliable": 1.0, "map_starts_agreeing": 1.0}
+    data = forecast_data(9900.0, 12300.0, 8100.0, 17900.0)
+
+    def told(values: dict) -> str:
+        return sentences.trust_sentence(dataclasses.replace(data, diagnostics=r.Diagnostics(values)))
+
+    assert "passed" in told(good)
+    assert "failed" in told({**good, name: bad}) and said.replace(": ", " is ") in told({**good, name: bad})

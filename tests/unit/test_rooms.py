@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tumortwin"
-GROUND = ("units", "params", "_types", "_errors")
+GROUND = ("units", "params", "_types", "_errors", "_files")
 PURE = (
     "geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "surrogates", "control",
     "twin",
@@ -132,6 +132,18 @@ def test_what_belongs_to_one_room_stays_there():
         if call in homes and room(path) not in homes[call]
     ]
     assert not found, "\n".join(found)
+
+
+def test_a_helper_has_one_home():
+    """Two functions of one name drift apart: a distance to centers here, to edges there."""
+    helpers = {"atomic_path", "write_text", "disk_full", "dice", "signed_distance", "block_mean", "quantile"}
+    found = [
+        node.name
+        for path in sources()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name in helpers
+    ]
+    assert sorted(found) == sorted(helpers)
 
 
 def test_no_pickle_is_imported():

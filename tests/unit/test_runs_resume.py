@@ -1,6 +1,7 @@
 """The same configuration and data find their unfinished directory; nothing that is done is done again."""
 
 import fcntl
+import functools
 import json
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from tumortwin._errors import InputError
 from tumortwin.config import compose
-from tumortwin.runs import Run, RunLocked, at_most, config_of, list_runs, open_run
+from tumortwin.runs import Run, RunLocked, _identity, at_most, config_of, list_runs, open_run
 
 
 @pytest.fixture
@@ -70,6 +71,18 @@ def test_unfinished_is_found_again_by_content_not_by_time(config, tmp_path):
     assert opened(with_(config, solver__max_step=1.0), data_files=[data]).directory != first.directory
     data.write_text("b")
     assert opened(config, data_files=[data]).directory != first.directory
+
+
+def test_results_of_other_code_are_not_taken_for_these(config, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    (package / "room").mkdir(parents=True)
+    (package / "room" / "_rate.py").write_text("RATE = 1.0\n")
+    monkeypatch.setattr(_identity, "code_digest", functools.partial(_identity.code_digest, package))
+    first = opened(config)
+    assert opened(config).directory == first.directory
+    (package / "room" / "_rate.py").write_text("RATE = 2.0\n")
+    assert opened(config).directory != first.directory
+    assert _identity.PACKAGE.name == "tumortwin" and (_identity.PACKAGE / "cli.py").is_file()
 
 
 def test_finished_is_left_alone_unless_asked_for(config):

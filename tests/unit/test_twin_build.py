@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import twin_case as case
 
+from tumortwin import cli_report
 from tumortwin.models import GaussianSeed
 from tumortwin.params import get_parameter
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.treatments import Resection, Schedule
-from tumortwin.twin import GliomaSettings, Scan, build_problem, dropped_paths
+from tumortwin.twin import GliomaSettings, Scan, build_problem, dropped_paths, unused_adc
 from tumortwin.twin._build import Solve, adc_datum, on_frame, start_at_day_zero
 
 
@@ -103,6 +104,31 @@ def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():
     np.testing.assert_allclose(np.asarray(datum.values)[whole], expected[whole], rtol=1e-5)
     nowhere = dataclasses.replace(one.scans[0], adc_valid=np.zeros(case.GRID.shape, bool))
     assert adc_datum(nowhere, frame, settings, domain) is None
+    outlined = adc_datum(dataclasses.replace(one.scans[0], adc=adc, adc_valid=None), frame, settings, domain)
+    assert outlined is not None
+    flair = one.scans[0].masks["flair"].reshape(10, 2, 10, 2, 10, 2).all(axis=(1, 3, 5))
+    np.testing.assert_array_equal(np.asarray(outlined.valid) > 0, flair)
+    with pytest.raises(ValueError, match="adc_valid"):
+        adc_datum(Scan(0.0, {}, adc), frame, settings, domain)
+
+
+def test_an_adc_that_fills_no_block_is_dropped_with_its_noise_and_said():
+    one = case.patient()
+    frame = case.frame(one)
+    rim = np.zeros(case.GRID.shape, bool)
+    rim[10, 10, 10] = True
+    thin = dataclasses.replace(one, scans=(dataclasses.replace(one.scans[0], adc_valid=rim), *one.scans[1:]))
+    whole = dropped_paths(thin, GliomaSettings(), case.prior(), frame)
+    assert set(whole) == {"initial.age"} and unused_adc(thin, frame) == () and not cli_report._unused(thin, frame)
+    coarse = dataclasses.replace(frame, factors=(2, 2, 2))
+    window = dataclasses.replace(frame.window, start=(0, 0, 0), shape=(10, 10, 10))
+    coarse = dataclasses.replace(coarse, window=window)
+    reasons = dropped_paths(thin, GliomaSettings(), case.prior(), coarse)
+    assert "no model voxel" in reasons["observation.adc.noise_sd"]
+    problem = build_problem(thin, coarse, case.SOLVER, case.prior())
+    assert "observation.adc.noise_sd" not in problem.prior.names and "adc@0" not in names(problem)
+    assert "The ADC map of day 0 is not used" in cli_report._unused(thin, coarse)[0]
+    assert "observation.adc.noise_sd" in case.problem().prior.names
 
 
 def test_a_first_visit_without_tumor_is_refused():

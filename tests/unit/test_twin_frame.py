@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import twin_case as case
 
-from tumortwin.geometry import Grid, Window
+from tumortwin.geometry import Grid, Window, block_mean
+from tumortwin.metrics import signed_distance
 from tumortwin.twin import ModelFrame, Scan
-from tumortwin.twin._frame import block_factors, block_mean, signed_distance, smooth_outline
+from tumortwin.twin._frame import block_factors, smooth_outline
 
 FINE = Grid.from_spacing((21, 22, 23), (2.0, 2.0, 2.0), origin=(-7.0, 5.0, 11.0))
 
@@ -67,7 +68,7 @@ def test_a_block_is_domain_when_half_of_it_is_and_its_tissue_is_that_of_its_doma
 def test_distance_to_a_ball(spacing):
     grid = Grid.from_spacing([round(40 / h) for h in spacing], spacing)
     exact = case.distance_to((19.5, 19.5, 19.5), grid) - 10.0
-    found = signed_distance(exact <= 0, grid)
+    found = signed_distance(exact <= 0, grid.spacing, to_edge=True)
     assert np.abs(found - exact)[np.abs(exact) < 8].max() < 0.9 * max(spacing)
     assert abs(np.mean((found - exact)[np.abs(exact) < 8])) < 0.25  # a quarter of the finest voxel
 

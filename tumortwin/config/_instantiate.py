@@ -1,20 +1,25 @@
 """The one way from a configuration to objects: Hydra's `instantiate` behind an allow-list.
 
-A `_target_` may name something defined in `tumortwin`, or one of the named exceptions; where the name leads is checked
-as well, so that `tumortwin.some_module.os.system` is refused. The whole tree is checked before anything is built.
+A `_target_` may name a public class or function of the rooms in `ALLOWED`, nothing else: no private name, no module in
+between, none of the rooms that write files or start processes. The whole tree is checked before anything is built.
 """
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from tumortwin._errors import InputError
-from tumortwin.config._errors import ConfigError
+from tumortwin.config._errors import ConfigError, unknown
 
-ALLOWED = ("tumortwin.", "numpyro.distributions.")
-"""Prefixes of a `_target_`. Distributions are the one exception: a prior is written in their words."""
+_ROOMS = ("geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "control")
+_FUNCTIONS = {"tumortwin.cli_patient": ("atlas_glioma", "folder", "gbm_progression", "tcga_lgg")}
+_DISTRIBUTIONS = {"numpyro.distributions": "Distribution", "numpyro.distributions.transforms": "Transform"}
+ALLOWED = (*(f"tumortwin.{room}" for room in _ROOMS), *_FUNCTIONS, *_DISTRIBUTIONS)
+"""Where a `_target_` may lead: what the rooms without files or processes export, the loaders of patients, and, as a
+prior is written in their words, NumPyro's distributions."""
 
 _TARGET = "_target_"
 
@@ -36,45 +41,36 @@ def targets(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from targets(value, f"{where}[{i}]")
 
 
-def _locate(path: str) -> Any:
-    parts = path.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:split])
-        try:
-            found = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-                continue
-            raise
-        for part in parts[split:]:
-            found = getattr(found, part)
-        return found
-    raise AttributeError(path)
+def _public(module: str) -> dict[str, Any]:
+    """What `module` exports and a configuration may build: {name: class or function}, defined in the same package."""
+    root = f"{module.partition('.')[0]}."
+    base = _DISTRIBUTIONS.get(module)
+    found = {}
+    for name, thing in vars(importlib.import_module(module)).items():
+        if name.startswith("_") or not inspect.isclass(thing) and not inspect.isfunction(thing):
+            continue
+        if module in _FUNCTIONS and name not in _FUNCTIONS[module]:
+            continue
+        if base is not None and not (inspect.isclass(thing) and any(c.__name__ == base for c in thing.__mro__)):
+            continue
+        if thing.__module__.startswith(root):
+            found[name] = thing
+    return found
 
 
 def check_target(path: Any, where: str) -> Any:
     """What `_target_: path` leads to; `ConfigError` when it is not on the allow-list or does not exist."""
-    if not isinstance(path, str) or not path.startswith(ALLOWED):
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if module not in ALLOWED:
         raise ConfigError(
-            f"required: a _target_ that starts with {' or '.join(ALLOWED)}\n"
+            f"required: a _target_ that is a public name of {', '.join(ALLOWED)}\n"
             f"received: {path!r} at {where}\n"
             "try:      a class of this package; code of your own is passed from Python, not from a configuration"
         )
-    try:
-        found = _locate(path)
-    except (AttributeError, ImportError) as error:
-        raise ConfigError(
-            f"required: a _target_ that exists\nreceived: {path!r} at {where} ({error})\n"
-            "try:      `tumortwin configs` for the choices there are"
-        ) from error
-    home = getattr(found, "__module__", "") or ""
-    if not callable(found) or not f"{home}.".startswith(ALLOWED):
-        raise ConfigError(
-            f"required: a _target_ defined in {' or '.join(ALLOWED)}\n"
-            f"received: {path!r} at {where}, which is defined in {home or 'no module'!r}\n"
-            "try:      a class or function of this package"
-        )
-    return found
+    choices = _public(module)
+    if name not in choices:
+        raise unknown(f"class or function of {module} for {where}", path, [f"{module}.{n}" for n in choices])
+    return choices[name]
 
 
 def check_targets(node: Any, where: str = "") -> None:

@@ -7,9 +7,10 @@ from jaxtyping import Array
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._identifiability import identifiability_report
-from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws, prior_draws
+from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._pareto import LARGEST_K_HAT, effective_draws, pareto_smooth
 from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import Problem, log_density_batch
 from tumortwin.inference._student import mixture_log_density, student_draws, tempered_moments
 
@@ -106,7 +107,7 @@ class PsisCalibrator(AbstractCalibrator):
             },
             statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.laplace.info(problem, state),
-            prior_draws=prior_draws(problem, size, key=child_key(state_key(state), "prior")),
+            prior_draws=prior_draws(problem.prior, size, key=child_key(state_key(state), "prior")),
             log_density=state["targets"][None],
             monte_carlo_error=errors,
         )

@@ -13,7 +13,7 @@ from tumortwin.inference._identifiability import identifiability_report
 from tumortwin.inference._linearize import expected_linearization
 from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._posterior import Posterior
-from tumortwin.inference._prior import Prior, Values
+from tumortwin.inference._prior import Prior, Values, prior_draws
 from tumortwin.inference._problem import Problem
 
 # Half the squared Newton decrement is the log density still to be gained [nats].
@@ -93,7 +93,7 @@ class LaplaceCalibrator(AbstractCalibrator):
             diagnostics=self.diagnostics(problem, state),
             statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.info(problem, state),
-            prior_draws=prior_draws(problem, self.draws, key=child_key(state_key(state), "prior")),
+            prior_draws=prior_draws(problem.prior, self.draws, key=child_key(state_key(state), "prior")),
             monte_carlo_error=errors,
         )
 
@@ -148,13 +148,3 @@ def constrained_draws(problem: Problem, z: np.ndarray) -> dict[str, np.ndarray]:
 @eqx.filter_jit
 def _constrained(prior: Prior, z: Array) -> Values:
     return jax.vmap(jax.vmap(prior.constrain))(z)
-
-
-def prior_draws(problem: Problem, n: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of the prior, path -> [1, n, ...]."""
-    return {path: np.asarray(value)[None] for path, value in _sampled(problem.prior, n, key).items()}
-
-
-@eqx.filter_jit
-def _sampled(prior: Prior, n: int, key: Array) -> Values:
-    return prior.sample((n,), key=key)

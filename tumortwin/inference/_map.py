@@ -9,10 +9,11 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array
 
-from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key
+from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._correlation import reweight
 from tumortwin.inference._linearize import STEP, linearize
 from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import Problem
 
 # The prior's curvature is taken to be at least this during the search (it may vanish in the tail of a heavy prior).
@@ -25,6 +26,8 @@ FIRST_DAMPING = 1e-3
 NATS_OF_ROOM = 50.0
 # Between two reweightings the weights count as settled when none changes by more than this share.
 SETTLED = 0.05
+# Of the prior, to show beside the point.
+PRIOR_DRAWS = 1000
 
 
 class MapCalibrator(AbstractCalibrator):
@@ -108,6 +111,7 @@ class MapCalibrator(AbstractCalibrator):
             diagnostics=self.diagnostics(problem, state),
             statement="A point estimate carries no uncertainty: no direction of the parameters was examined.",
             info=self.info(problem, state),
+            prior_draws=prior_draws(problem.prior, PRIOR_DRAWS, key=child_key(state_key(state), "prior")),
         )
 
     def diagnostics(self, problem: Problem, state: State) -> dict[str, float]:

@@ -13,8 +13,9 @@ from numpyro.infer.hmc import hmc
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._identifiability import identifiability_report
-from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws, prior_draws
+from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import Problem
 
 LEAF = "kernel_"
@@ -98,7 +99,7 @@ class NutsCalibrator(AbstractCalibrator):
             },
             statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
             info=self.laplace.info(problem, state),
-            prior_draws=prior_draws(problem, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
+            prior_draws=prior_draws(problem.prior, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
             monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
         )

@@ -1,12 +1,13 @@
 """Draws of the parameters, with what must be known before they are used."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
+
+from tumortwin.metrics import quantile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,17 +78,7 @@ class Posterior:
 
 
 def weighted_quantile(draws: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
-    """Quantile of `draws` [chain, draw, ...] under `weights` [chain, draw], by inverting the midpoint distribution."""
-    flat = draws.reshape(weights.size, -1)
-    found = np.empty(flat.shape[1])
-    for column in range(flat.shape[1]):
-        order = np.argsort(flat[:, column], kind="stable")
-        ordered = weights.ravel()[order]
-        position = (np.cumsum(ordered) - 0.5 * ordered) / ordered.sum()
-        found[column] = np.interp(level, position, flat[order, column])
-    return found.reshape(draws.shape[2:])
-
-
-def values_at(draws: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    """One row of resampled draws as parameter values."""
-    return {path: value[row] for path, value in draws.items()}
+    """Quantile of `draws` [chain, draw, ...] under `weights` [chain, draw], as in `tumortwin.metrics.quantile`."""
+    columns = draws.reshape(weights.size, -1).T
+    found = [float(quantile(column, level, weights.ravel())) for column in columns]
+    return np.asarray(found).reshape(draws.shape[2:])

@@ -129,6 +129,16 @@ class Prior(eqx.Module):
         )
 
 
+def prior_draws(prior: Prior, n: int, *, key: Array) -> dict[str, np.ndarray]:
+    """Draws of the prior as a posterior keeps them, path -> [1, n, ...]."""
+    return {path: np.asarray(value)[None] for path, value in _sampled(prior, n, key).items()}
+
+
+@eqx.filter_jit
+def _sampled(prior: Prior, n: int, key: Array) -> Values:
+    return prior.sample((n,), key=key)
+
+
 def _is_discrete(entry: Distribution) -> bool:
     return entry.support is None or bool(entry.support.is_discrete)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from tumortwin._errors import InputError
-from tumortwin.geometry import Grid
+from tumortwin.geometry import Grid, block_mean
 from tumortwin.io._volume import Volume, read_volume
 
 PATTERN = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+NAMES = ("t1", "gm", "wm")
 FULL_SCALE = 255.0
 # Tumor lives where gray and white matter together are at least this probable.
 TISSUE_THRESHOLD = 0.5
@@ -40,9 +41,14 @@ def load_atlas_anatomy() -> tuple[Grid, np.ndarray, np.ndarray, np.ndarray, np.n
 
     **Raises:** `InputError` when the installed nilearn package does not hold the maps.
     """
-    t1, gray, white = (_read(name) for name in ("t1", "gm", "wm"))
+    t1, gray, white = (_read(name) for name in NAMES)
     scaled = [(v.array / FULL_SCALE).astype(np.float32) for v in (t1, gray, white)]
     return t1.grid, scaled[0], scaled[1], scaled[2], t1.array > 0
+
+
+def atlas_files() -> list[Path]:
+    """The files that `load_atlas_anatomy` reads, for the identity of a run."""
+    return [_folder() / PATTERN.format(name) for name in NAMES]
 
 
 def atlas_tissue(spacing: float | int = 1.0) -> AtlasAnatomy:
@@ -63,7 +69,7 @@ def atlas_tissue(spacing: float | int = 1.0) -> AtlasAnatomy:
             advice="1, 2, 3 or 4",
         )
     grid, t1, gray, white, brain = load_atlas_anatomy()
-    t1, gray, white = (block_mean(a, factor) for a in (t1, gray, white))
+    t1, gray, white = (block_mean(a, (factor,) * 3) for a in (t1, gray, white))
     total = gray + white
     domain = total >= TISSUE_THRESHOLD
     safe = np.where(domain, total, 1.0)
@@ -72,17 +78,9 @@ def atlas_tissue(spacing: float | int = 1.0) -> AtlasAnatomy:
         t1=t1,
         gray_matter=np.where(domain, gray / safe, 0.0).astype(np.float32),
         white_matter=np.where(domain, white / safe, 0.0).astype(np.float32),
-        brain=(block_mean(brain.astype(np.float32), factor) >= 0.5) | domain,
+        brain=(block_mean(brain, (factor,) * 3) >= 0.5) | domain,
         domain=domain,
     )
-
-
-def block_mean(array: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over blocks of `factor` voxels an axis; a last, partial block is padded with 0."""
-    padded = np.pad(array, [(0, -n % factor) for n in array.shape])
-    x, y, z = (n // factor for n in padded.shape)
-    blocks = padded.reshape(x, factor, y, factor, z, factor)
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float64).astype(np.float32)
 
 
 def _read(name: str) -> Volume:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tumortwin import __version__
-from tumortwin.io._atomic import write_text
+from tumortwin._files import write_text
 
 BIDS_VERSION = "1.10.0"
 # The order in which BIDS lists the entities that we use; `stat` is ours, as is the suffix `map` with a `desc`.

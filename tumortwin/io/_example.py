@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tumortwin._files import write_text
 from tumortwin.geometry import Grid
-from tumortwin.io._atomic import write_text
 from tumortwin.io._volume import write_volume
 
 EXAMPLE_YAML = """\
@@ -21,7 +21,7 @@ visits:
   - day: 0                       # days are counted from the first visit
     masks: {t1gd: day0_t1gd.nii.gz, flair: day0_flair.nii.gz}
     adc: day0_adc.nii.gz
-    adc_unit: 1e-6 mm^2/s        # or mm^2/s, or 1e-3 mm^2/s; never guessed
+    adc_unit: 1e-6 mm^2/s        # or mm^2/s, or 1e-3 mm^2/s; never guessed; counts inside the outline
   - day: 60
     masks: {t1gd: day60_t1gd.nii.gz}
 treatments:

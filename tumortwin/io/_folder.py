@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
 from tumortwin.io import _patient_yaml as words
 from tumortwin.io._checks import check_first_visit, check_visit_days, clip_to_brain, on_grid
@@ -104,8 +105,7 @@ def _visits(value: Any, room: _Folder, grid: Grid, brain: np.ndarray) -> tuple[t
             )
             if share > 0:
                 facts[f"outside_brain_{channel}_day_{day:g}"] = share
-        adc, valid = _adc(entry, here, room, grid, brain)
-        scans.append(Scan(day, masks, adc, valid))
+        scans.append(_with_adc(Scan(day, masks), entry, here, room, grid, brain))
     return tuple(scans), facts
 
 
@@ -119,19 +119,28 @@ def _channels(value: Any, where: str, file: Path) -> dict[str, Any]:
     return named
 
 
-def _adc(
-    entry: dict[str, Any], here: str, room: _Folder, grid: Grid, brain: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """ADC [1e-3 mm^2/s] and where it was measured: the `adc_valid` mask, else brain voxels above 0."""
+def _with_adc(scan: Scan, entry: dict[str, Any], here: str, room: _Folder, grid: Grid, brain: np.ndarray) -> Scan:
+    """The scan with its ADC [1e-3 mm^2/s], valid where it is above 0 in the brain and inside the `adc_valid` mask.
+
+    Without that mask the visit's own outline takes its place: normal brain (0.7-0.9) reads like the densest tumor.
+    """
     if "adc" not in entry:
-        return None, None
+        return scan
     words.mapping(entry, here, words.VISIT_KEYS, room.file, required=("adc_unit",))
     unit = words.text(entry["adc_unit"], f"{here}.adc_unit", room.file)
     adc = room.read(entry["adc"], f"{here}.adc", grid, "adc", adc_unit=unit)
-    measured = brain & (adc > 0)
     if "adc_valid" in entry:
-        measured &= room.read(entry["adc_valid"], f"{here}.adc_valid", grid, "mask")
-    return adc, measured
+        counts = room.read(entry["adc_valid"], f"{here}.adc_valid", grid, "mask").astype(bool)
+    elif scan.outline is not None:
+        counts = scan.outline
+    else:
+        raise InputError(
+            file=room.file,
+            required=f"where the ADC of {here} tells of the tumor: a flair or t1gd mask of that visit, or `adc_valid`",
+            received=f"`adc` with {', '.join(scan.masks) or 'no mask'}",
+            advice="add the visit's outline to `masks`, or `adc_valid: FILE` (normal brain has the ADC of dense tumor)",
+        )
+    return dataclasses.replace(scan, adc=adc, adc_valid=counts & brain & (adc > 0))
 
 
 def _tissue(

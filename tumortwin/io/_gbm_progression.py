@@ -12,9 +12,9 @@ from tumortwin.geometry import Grid
 from tumortwin.io._brain import estimate_brain
 from tumortwin.io._checks import check_first_visit, check_visit_days, clip_to_brain, on_grid
 from tumortwin.io._registration import Gate, Registration, register_rigid
-from tumortwin.io._resample import dice
 from tumortwin.io._roots import require_file
 from tumortwin.io._volume import Volume, VolumeKind, read_volume
+from tumortwin.metrics import dice
 from tumortwin.treatments import Schedule
 from tumortwin.twin import Patient, Scan
 from tumortwin.units import MM3_PER_ML

@@ -41,9 +41,3 @@ def resample_volume(
         cval=outside,
     )
     return moved.astype(values.dtype)
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice overlap 2|a and b| / (|a| + |b|); 1 for two empty masks."""
-    total = int(a.sum()) + int(b.sum())
-    return 1.0 if total == 0 else float(2 * np.count_nonzero(a & b) / total)

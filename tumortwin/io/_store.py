@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tumortwin._errors import InputError
-from tumortwin.io._atomic import atomic_path
+from tumortwin._files import atomic_path
 
 PathLike = str | os.PathLike[str]
 CHAINS = ("chain", "draw")

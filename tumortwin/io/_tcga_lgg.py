@@ -8,9 +8,10 @@ import numpy as np
 from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
 from tumortwin.io._checks import check_first_visit, clip_to_brain, on_grid
-from tumortwin.io._resample import dice, resample_volume
+from tumortwin.io._resample import resample_volume
 from tumortwin.io._roots import require_file
 from tumortwin.io._volume import Volume, read_volume
+from tumortwin.metrics import dice
 from tumortwin.treatments import Schedule
 from tumortwin.twin import Patient, Scan
 
@@ -52,7 +53,7 @@ def load_tcga_lgg(
     brain = (flair.array != 0) | (on_grid(t1c, grid, interpolation="linear") != 0)
     masks, tumor, facts = _masks(classes, brain, segmentation.path)
     check_first_visit(Scan(0.0, masks), file=segmentation.path)
-    atlas_path = require_atlas(root, ATLAS) if atlas is None else Path(atlas)
+    atlas_path = sri24_labels(root) if atlas is None else Path(atlas)
     tissue, domain, atlas_facts = _anatomy(read_volume(atlas_path, kind="labels"), grid, brain, tumor)
     facts |= atlas_facts
     return Patient(
@@ -70,9 +71,9 @@ def load_tcga_lgg(
     )
 
 
-def require_atlas(root: str | os.PathLike[str], name: str) -> Path:
-    """A file of the atlas folder under `root`, beside it, or in it."""
-    return require_file(root, f"{ATLAS_FOLDER}/{name}", f"../{ATLAS_FOLDER}/{name}", name)
+def sri24_labels(root: str | os.PathLike[str]) -> Path:
+    """The tissue labels of the SRI24 space: in the atlas folder under `root` or beside it, or in `root`."""
+    return require_file(root, f"{ATLAS_FOLDER}/{ATLAS}", f"../{ATLAS_FOLDER}/{ATLAS}", ATLAS)
 
 
 def _single_id(root: str | os.PathLike[str], folder: str, labels: str) -> str:

@@ -9,7 +9,8 @@ from tumortwin._errors import InputError
 from tumortwin.geometry import Grid
 from tumortwin.io._atlas import TISSUE_THRESHOLD, atlas_tissue
 from tumortwin.io._checks import check_fractions
-from tumortwin.io._resample import dice, resample_volume
+from tumortwin.io._resample import resample_volume
+from tumortwin.metrics import dice
 
 # Two heads in one space overlap by more than this; a patient in scanner space does not.
 MIN_ATLAS_DICE = 0.75

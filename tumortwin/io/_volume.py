@@ -14,8 +14,8 @@ import numpy as np
 
 from tumortwin import units
 from tumortwin._errors import InputError
+from tumortwin._files import atomic_path
 from tumortwin.geometry import Grid
-from tumortwin.io._atomic import atomic_path
 
 VolumeKind: TypeAlias = Literal["structural", "mask", "labels", "adc", "probability"]
 

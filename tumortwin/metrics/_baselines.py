@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from tumortwin._types import NpMask
+from tumortwin.metrics._types import NpMask
 
 
-def signed_distance(mask: NpMask, spacing: Sequence[float]) -> np.ndarray:
-    """Distance [mm] of every voxel center to the mask: positive outside, negative inside (to the nearest voxel center
-    on the other side). Infinite everywhere for an empty mask, minus infinite for a full one."""
+def signed_distance(mask: NpMask, spacing: Sequence[float], *, to_edge: bool = False) -> np.ndarray:
+    """Distance [mm] of every voxel center to the mask: positive outside, negative inside.
+
+    It is measured to the nearest voxel center on the other side: what a dilation counts. `to_edge`: to the edge of the
+    mask, which lies half a voxel (the cube root of its volume) nearer: what a profile about the edge needs. Infinite
+    everywhere for an empty mask, minus infinite for a full one.
+    """
     steps = [float(s) for s in spacing]
     if not mask.any():
         return np.full(mask.shape, np.inf)
@@ -23,7 +27,8 @@ def signed_distance(mask: NpMask, spacing: Sequence[float]) -> np.ndarray:
         return np.full(mask.shape, -np.inf)
     outside = np.asarray(ndimage.distance_transform_edt(~mask, sampling=steps))
     inside = np.asarray(ndimage.distance_transform_edt(mask, sampling=steps))
-    return np.where(mask, -inside, outside)
+    nearer = 0.5 * float(np.prod(steps)) ** (1.0 / 3.0) if to_edge else 0.0
+    return np.where(mask, nearer - inside, outside - nearer)
 
 
 def persistence(mask: NpMask) -> NpMask:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from tumortwin import units
-from tumortwin._types import NpMask
 from tumortwin.metrics._concordance import concordance, correlation
 from tumortwin.metrics._overlap import dice, hausdorff95, volume_similarity
 from tumortwin.metrics._scores import (
@@ -18,6 +17,7 @@ from tumortwin.metrics._scores import (
     probability_integral_transform,
     quantile,
 )
+from tumortwin.metrics._types import NpMask
 
 TWIN = "twin"
 BASELINES = ("persistence", "dilation", "exponential_growth")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from tumortwin._types import NpMask
+from tumortwin.metrics._types import NpMask
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:

@@ -35,8 +35,15 @@ def crps_gaussian(mean: float, sd: float, observed: float) -> float:
 
 
 def quantile(sample: np.ndarray, level: float | np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Quantiles of a (weighted) sample, linear between the midpoints of the weights (Hazen when they are equal)."""
+    """Quantiles of a (weighted) sample, linear between the midpoints of the weights (Hazen when they are equal).
+
+    The one definition of this package: intervals, scores, tables and plans all use it. Draws of weight zero say
+    nothing.
+
+    **Reference:** Hyndman and Fan, Am Stat 50 (1996), definition 5.
+    """
     x, w = _sorted(sample, weights)
+    x, w = x[w > 0.0], w[w > 0.0]
     return np.asarray(np.interp(level, np.cumsum(w) - 0.5 * w, x))
 
 

@@ -22,5 +22,4 @@ from tumortwin.report._data import Treatments as Treatments
 from tumortwin.report._data import Visit as Visit
 from tumortwin.report._data import VolumePrediction as VolumePrediction
 from tumortwin.report._data import volume_prediction as volume_prediction
-from tumortwin.report._data import weighted_quantiles as weighted_quantiles
 from tumortwin.report._write import write_report as write_report

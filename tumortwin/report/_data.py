@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from tumortwin.metrics import quantile
+
 Number: TypeAlias = float | int
 TWIN = "twin"
 
@@ -133,11 +135,12 @@ class ParameterDraws:
 class Diagnostics:
     """How far to trust the inference.
 
-    `values`: name -> number (`k_hat ess r_hat divergences` are judged, others listed); `statement`: identifiability in
+    `values`: name -> number (`k_hat ess r_hat divergences failed_solves` and the flags `map_converged at_mode
+    sample_reliable` are judged, others listed); `statement`: identifiability in
     plain words; `method`: the calibrator in words.
     """
 
-    values: Mapping[str, Number]
+    values: Mapping[str, Number | None]
     statement: str = ""
     method: str = ""
 
@@ -195,29 +198,9 @@ def volume_prediction(
 ) -> VolumePrediction:
     """A `VolumePrediction` from predictive draws [draw day] (observation noise included), with weights [draw]."""
     levels = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
-    curves = np.stack([weighted_quantiles(column, levels, weights) for column in draws.T], axis=1)
+    curves = np.stack([quantile(column, levels, weights) for column in draws.T], axis=1)
     lower, lower_half, median, upper_half, upper = curves
     return VolumePrediction(channel, days, median, lower, upper, lower_half, upper_half, draws, truth)
-
-
-def weighted_quantiles(draws: np.ndarray, levels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Quantiles of draws with optional weights (>= 0, any scale); equal weights agree with `numpy.quantile`.
-
-    $$ F_i = \\frac{\\sum_{j<i} w_j + w_i/2 - w_1/2}{\\sum_j w_j - w_1/2 - w_n/2}, \\quad q(F_i) = x_i $$
-
-    and linear in between.
-    """
-    values = np.ravel(draws).astype(float)
-    if weights is None:
-        return np.quantile(values, levels)
-    order = np.argsort(values, kind="stable")
-    values, mass = values[order], np.ravel(weights).astype(float)[order]
-    values, mass = values[mass > 0], mass[mass > 0]
-    _require(values.size > 0, "required: at least one draw with a positive weight; received: none")
-    if values.size == 1:
-        return np.full(np.shape(levels), values[0])
-    centre = np.cumsum(mass) - mass / 2
-    return np.interp(levels, (centre - centre[0]) / (centre[-1] - centre[0]), values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -261,6 +244,7 @@ class Score:
     """One number of one method on the hidden scans. `method` `twin` is ours, any other a baseline.
 
     `metric`: `dice hd95 ccc crps coverage` are known (hd95 in mm, crps in mm^3); others are printed, not judged.
+    An infinite hd95 is the worst of all: one of the two outlines was empty. `value` None: not defined.
     """
 
     method: str
@@ -391,6 +375,11 @@ class ReportData:
             mask = visit.masks[channel]
             return float(mask.values.sum()) * mask.cell_volume
         return None
+
+    def tumor_seen(self, score: Score) -> bool:
+        """Whether the scan that `score` belongs to shows any tumor (True when nothing is known of it)."""
+        volumes = [self.volume_of(v, score.channel or "") for v in self.patient.visits if v.day == score.day]
+        return not volumes or volumes[0] is None or volumes[0] > 0
 
     def prediction(self, channel: str) -> VolumePrediction | None:
         """The predicted volume of a channel, if there is one."""

@@ -92,7 +92,7 @@ def _end_labels(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     ends = np.array([np.clip(v, low, high) for v, _, _ in labels])
     share = np.log(ends / low) / np.log(high / low) if log else (ends - low) / (high - low)
     gap = 9.0 / (axes.get_window_extent().height * 72.0 / axes.get_figure().dpi)  # pyright: ignore
-    for y, (value, name, color) in zip(np.clip(spread(share, gap), 0.0, 1.0), labels, strict=True):
+    for y, (value, name, color) in zip(spread(share, gap, 0.0, 1.0), labels, strict=True):
         arrow = " ↑" if value > high else ""
         axes.text(1.012, y, f"{name}{arrow}", transform=axes.transAxes, color=color, va="center", fontsize=6.8)
 

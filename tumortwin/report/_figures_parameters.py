@@ -49,6 +49,8 @@ def narrowing_words(parameter: ParameterDraws) -> str:
     share = narrowing(parameter)
     if parameter.posterior is None:
         return "not learned: prior only"
+    if np.ptp(parameter.posterior) <= 0:
+        return "one value, no interval"
     if share < 0.1:
         return "little learned"
     return f"interval {100 * share:.0f} % narrower"

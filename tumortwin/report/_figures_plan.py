@@ -11,7 +11,7 @@ from scipy.stats import gaussian_kde
 from tumortwin.report._data import Plan, Regimen
 from tumortwin.report._sentences import compare
 from tumortwin.report._style import GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR, Picture, new_figure, render
-from tumortwin.report._words import interval, number, percent, pretty_unit, shown, upper_first, with_unit
+from tumortwin.report._words import interval, number, percent, pretty_unit, shown, summarize, upper_first, with_unit
 
 WEEK = 7.0
 
@@ -38,7 +38,7 @@ def _doses(lanes: np.ndarray, plan: Plan) -> None:
 
 def _violin(axes: Axes, values: np.ndarray, row: float, color: str) -> None:
     """Half-density above a line with median and 95 % interval."""
-    low, median, high = np.quantile(values, [0.025, 0.5, 0.975])
+    median, low, high = summarize(values)
     if np.ptp(values) > 0:
         first, last = np.quantile(values, [0.005, 0.995])
         at = np.linspace(float(first), float(last), 200)

@@ -1,5 +1,7 @@
 """How good the forecast was: scores beside baselines, and coverage over many patients."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +20,7 @@ from tumortwin.report._style import (
     new_figure,
     render,
 )
-from tumortwin.report._words import METRICS, listing, metric_value, unique
+from tumortwin.report._words import METRICS, listing, metric_value, score_words, unique
 
 MARKERS = ("o", "s", "D", "^", "v")
 Z_95 = 1.96
@@ -26,7 +28,8 @@ Z_95 = 1.96
 
 def ranked_metrics(data: ReportData) -> list[str]:
     """Known metrics that have a finite number, in the order of the table."""
-    present = {s.metric for s in data.scores if metric_value(s) is not None}
+    values = [(s.metric, metric_value(s)) for s in data.scores]
+    present = {name for name, value in values if value is not None and math.isfinite(value)}
     return [name for name in METRICS if name in present and name != "coverage"]
 
 
@@ -57,8 +60,11 @@ def _metric_panel(axes: Axes, data: ReportData, metric: str, order: list[str], c
         value = metric_value(score)
         if value is None:
             continue
-        row = order.index(score.method)
-        _mark(axes, score, value, row + _offset(here.index(_case(score)), len(here)), cases.index(_case(score)))
+        y = order.index(score.method) + _offset(here.index(_case(score)), len(here))
+        if math.isinf(value):
+            _say(axes, score, score_words(value, tumor_seen=data.tumor_seen(score)), y)
+        else:
+            _mark(axes, score, value, y, cases.index(_case(score)))
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_yticks(range(len(order)), order)
     for row in range(len(order)):
@@ -81,6 +87,12 @@ def _mark(axes: Axes, score: Score, value: float, y: float, case: int) -> None:
     color = TWIN_COLOR if twin else GRAY
     marker = MARKERS[case % len(MARKERS)]
     axes.plot([value], [y], marker, color=color, ms=4.6 if twin else 3.8, mfc=color if twin else "white", mew=1.0)
+
+
+def _say(axes: Axes, score: Score, text: str, y: float) -> None:
+    color = TWIN_COLOR if score.method == TWIN else GRAY
+    where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    axes.text(1.0, y, text, color=color, fontsize=6.0, **where)
 
 
 def score_dots(data: ReportData) -> Picture | None:

@@ -187,7 +187,7 @@ def _diagnostic_table(data: ReportData) -> Table:
     for name, value in ({} if data.diagnostics is None else data.diagnostics.values).items():
         wanted, good = words.judge(name, value)
         verdict = {True: "passed", False: "FAILED", None: ""}[good]
-        rows.append([words.DIAGNOSTIC_LABELS.get(name, name), number(value), wanted, verdict])
+        rows.append([words.DIAGNOSTIC_LABELS.get(name, name), words.diagnostic_words(name, value), wanted, verdict])
     return _table(["Check", "Value", "Wanted", "Verdict"], rows)
 
 
@@ -256,12 +256,12 @@ def _score_table(data: ReportData) -> Table:
         channel, day = case.split("|")
         for method in methods(data):
             found = {
-                s.metric: words.metric_value(s)
+                s.metric: words.score_words(words.metric_value(s), tumor_seen=data.tumor_seen(s))
                 for s in data.scores
                 if s.method == method and f"{s.channel}|{'' if s.day is None else format(s.day, 'g')}" == case
             }
             if found:
-                cells = [number(found[n]) if n in found else "" for n in names]
+                cells = [found[n] if n in found else "" for n in names]
                 rows.append([data.label(None if channel == "None" else channel), day or "all", method, *cells])
     heads = [words.with_unit(*words.METRICS[n][:2]) if n in words.METRICS else n for n in names]
     return _table(["Channel", "Day", "Method", *heads], rows)

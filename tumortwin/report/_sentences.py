@@ -1,14 +1,17 @@
 """What the report says in sentences: answer, check against hidden scans, schedule, baselines, trust."""
 
 import dataclasses
+import math
 
 import numpy as np
 
+from tumortwin.metrics import quantile
 from tumortwin.report._data import TWIN, Plan, Regimen, ReportData, Score, VolumePrediction
 from tumortwin.report._words import (
     DIAGNOSTIC_LABELS,
     METRICS,
     days,
+    diagnostic_words,
     estimate,
     interval,
     judge,
@@ -18,6 +21,7 @@ from tumortwin.report._words import (
     number,
     percent,
     pretty_unit,
+    score_words,
     shown,
 )
 
@@ -41,7 +45,7 @@ def compare(plan: Plan, against: Regimen, regimen: Regimen) -> Comparison:
     """Gain of `regimen` over `against`: median, 95 % interval, P(gain > `benefit_from`)."""
     factor, unit = shown(plan.outcome_unit)
     gain = (against.outcome - regimen.outcome) * (1.0 if plan.lower_is_better else -1.0)
-    low, median, high = np.quantile(gain, [0.025, 0.5, 0.975]) * factor
+    low, median, high = quantile(gain, np.asarray([0.025, 0.5, 0.975])) * factor
     benefit = float(np.mean(gain > plan.benefit_from))
     return Comparison(float(median), float(low), float(high), benefit, pretty_unit(unit))
 
@@ -162,12 +166,20 @@ def verdicts(data: ReportData) -> Verdicts:
         if direction == 0 or value is None or not rivals:
             continue
         best, name = max(rivals, key=lambda rival: direction * rival[0])
-        margin = direction * (value - best)
+        margin = 0.0 if value == best else direction * (value - best)
         verdict = "equal" if abs(margin) < TIE else "better" if margin > 0 else "worse"
-        scale = max(abs(value), abs(best))
-        numbers = f"{number(value, like=scale)} against {number(best, like=scale)} {unit}".strip()
+        numbers = _against(value, best, unit, data.tumor_seen(mine))
         found[verdict].append(f"{label}, {_where(data, mine)}: {numbers} ({name})")
     return Verdicts(*(tuple(found[key]) for key in ("better", "worse", "equal")))
+
+
+def _against(value: float, best: float, unit: str, tumor_seen: bool) -> str:
+    finite = [abs(v) for v in (value, best) if math.isfinite(v)]
+    shown = [
+        score_words(v, like=max(finite, default=None), unit=u, tumor_seen=tumor_seen)
+        for v, u in ((value, "" if len(finite) == 2 else unit), (best, unit))
+    ]
+    return " against ".join(shown)
 
 
 def score_sentence(data: ReportData) -> str:
@@ -188,7 +200,7 @@ def trust_sentence(data: ReportData) -> str:
     if data.diagnostics is None:
         return "No diagnostics of the inference were given: treat every interval with caution."
     failed = [
-        f"{DIAGNOSTIC_LABELS.get(name, name)} is {number(value)}, wanted {judge(name, value)[0]}"
+        f"{DIAGNOSTIC_LABELS.get(name, name)} is {diagnostic_words(name, value)}, wanted {judge(name, value)[0]}"
         for name, value in data.diagnostics.values.items()
         if judge(name, value)[1] is False
     ]

@@ -100,10 +100,12 @@ def baseline_style(index: int) -> dict[str, object]:
     }
 
 
-def spread(positions: np.ndarray, gap: float) -> np.ndarray:
-    """Labels moved as little as possible so that neighbours are at least `gap` apart (order kept)."""
+def spread(positions: np.ndarray, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Labels moved as little as possible so that neighbours are at least `gap` apart (order kept), all of them within
+    `low` and `high`; nearer to one another only where there is no room for `gap`."""
     order = np.argsort(positions, kind="stable")
-    placed = np.asarray(positions, dtype=float)[order].copy()
+    placed = np.clip(np.asarray(positions, dtype=float)[order], low, high)
+    gap = min(gap, (high - low) / max(placed.size - 1, 1))
     for _ in range(50):
         overlap = gap - np.diff(placed)
         if (overlap <= gap * 1e-6).all():
@@ -112,6 +114,9 @@ def spread(positions: np.ndarray, gap: float) -> np.ndarray:
             shift = max(0.0, gap - (placed[i + 1] - placed[i])) / 2
             placed[i] -= shift
             placed[i + 1] += shift
+    steps = gap * np.arange(placed.size)
+    placed = np.maximum.accumulate(np.maximum(placed, low) - steps) + steps
+    placed = np.minimum(placed, high - steps[::-1])
     result = np.empty_like(placed)
     result[order] = placed
     return result

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tumortwin.report._data import Score, weighted_quantiles
+from tumortwin.metrics import quantile
+from tumortwin.report._data import Score
 from tumortwin.units import MM3_PER_ML
 
 DISCLAIMER = "Research software, not a medical device."
@@ -102,22 +103,36 @@ METRICS = {
 
 
 def metric_value(score: Score) -> float | None:
-    """The score in the unit in which it is printed (CRPS in mL)."""
-    if score.value is None or not math.isfinite(score.value):
+    """The score in the unit in which it is printed (CRPS in mL); infinite for a distance to an empty outline."""
+    if score.value is None or math.isnan(score.value):
         return None
     return ml(float(score.value)) if score.metric == "crps" else float(score.value)
 
 
-def judge(name: str, value: float | int) -> tuple[str, bool | None]:
+def score_words(value: float | None, *, like: float | None = None, unit: str = "", tumor_seen: bool = True) -> str:
+    """A score in words. An infinite distance has no number: one of the two outlines was empty."""
+    if value is not None and math.isinf(value):
+        return "no tumor forecast" if tumor_seen else "tumor forecast, none seen"
+    return f"{number(value, like=like)} {unit}".strip()
+
+
+def judge(name: str, value: float | int | None) -> tuple[str, bool | None]:
     """What a diagnostic should be, and whether it is (None: not judged)."""
     key = name.lower().replace("-", "_").replace("khat", "k_hat").replace("rhat", "r_hat")
+    if key in FLAGS:
+        return "yes", bool(value == 1)
+    if value is None:
+        return "a number", False if key in DIAGNOSTIC_LABELS else None
     if key in ("k_hat", "pareto_k"):
         return f"below {K_HAT_LIMIT}", bool(value < K_HAT_LIMIT)
     if key == "r_hat":
         return f"below {R_HAT_LIMIT}", bool(value < R_HAT_LIMIT)
     if key == "ess":
         return f"above {ESS_LIMIT:.0f}", bool(value > ESS_LIMIT)
-    return ("0", bool(value == 0)) if key == "divergences" else ("", None)
+    return ("0", bool(value == 0)) if key in ("divergences", "failed_solves") else ("", None)
+
+
+FLAGS = ("map_converged", "at_mode", "sample_reliable")
 
 
 DIAGNOSTIC_LABELS = {
@@ -125,12 +140,21 @@ DIAGNOSTIC_LABELS = {
     "r_hat": "R-hat",
     "ess": "Effective sample size",
     "divergences": "Divergent transitions",
+    "failed_solves": "Number of failed solves",
+    "map_converged": "Search for the most probable values converged",
+    "at_mode": "Gaussian approximation sits at the most probable values",
+    "sample_reliable": "Importance sample reliable",
 }
+
+
+def diagnostic_words(name: str, value: float | int | None) -> str:
+    """The value of a diagnostic: yes or no for a flag, a number for the others."""
+    return ("yes" if value == 1 else "no") if name in FLAGS else number(value)
 
 
 def summarize(draws: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float, float]:
     """Median and central 95 % interval of (weighted) draws."""
-    low, median, high = weighted_quantiles(draws, np.array([0.025, 0.5, 0.975]), weights)
+    low, median, high = quantile(draws, np.array([0.025, 0.5, 0.975]), weights)
     return float(median), float(low), float(high)
 
 

@@ -1,16 +1,16 @@
 """Run directory, provenance, progress, resume. An edge: no room below imports it."""
 
-from tumortwin.runs._atomic import atomic_path as atomic_path
-from tumortwin.runs._atomic import disk_full as disk_full
-from tumortwin.runs._atomic import read_json as read_json
-from tumortwin.runs._atomic import write_json as write_json
-from tumortwin.runs._atomic import write_text as write_text
+from tumortwin._files import atomic_path as atomic_path
+from tumortwin._files import disk_full as disk_full
+from tumortwin._files import write_text as write_text
 from tumortwin.runs._backend import backend_facts as backend_facts
 from tumortwin.runs._backend import configure_backend as configure_backend
 from tumortwin.runs._backend import configure_environment as configure_environment
 from tumortwin.runs._identity import config_of as config_of
 from tumortwin.runs._identity import identity_of as identity_of
 from tumortwin.runs._identity import overrides_of as overrides_of
+from tumortwin.runs._json import read_json as read_json
+from tumortwin.runs._json import write_json as write_json
 from tumortwin.runs._lock import RunLocked as RunLocked
 from tumortwin.runs._open import open_run as open_run
 from tumortwin.runs._progress import Progress as Progress

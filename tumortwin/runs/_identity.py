@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from tumortwin import __version__
 from tumortwin._errors import InputError
-from tumortwin.runs._atomic import plain, read_json
+from tumortwin.runs._json import plain, read_json
 
 PLACE_AND_MANNER = ("cluster", "paths", "data.root", "runtime.progress", "runtime.resume", "runtime.lock_wait")
 """Parts of a configuration that change where and how a run goes, never what comes out."""
 
+PACKAGE = Path(__file__).resolve().parents[1]
 _BLOCK = 1 << 20
 
 
@@ -47,6 +48,12 @@ def hash_files(files: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     return {str(file): file_digest(file) for file in sorted(map(Path, files))}
 
 
+def code_digest(package: Path = PACKAGE) -> str:
+    """SHA-256 of the sources of this package: results of other code are other results."""
+    files = sorted(package.rglob("*.py"))
+    return digest([(file.relative_to(package).as_posix(), file_digest(file)) for file in files])
+
+
 def run_directory(path: str | os.PathLike[str]) -> Path:
     """`path` when it is a run directory, else `InputError`."""
     directory = Path(path).expanduser()
@@ -73,14 +80,14 @@ def overrides_of(path: str | os.PathLike[str]) -> list[str]:
 
 
 def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
-    """The hash of a configuration (without place and manner), its data, the run it starts from, and the version."""
+    """The hash of a configuration (without place and manner), its data, the run it starts from, and the code."""
     stripped = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     for key in PLACE_AND_MANNER:
         if OmegaConf.select(stripped, key) is not None:
             OmegaConf.update(stripped, key, None)
     earlier = OmegaConf.select(stripped, "run")
     contents = sorted((Path(file).name, sha) for file, sha in data.items())  # a moved data folder is the same data
-    content: dict[str, Any] = {"data": contents, "version": __version__}
+    content: dict[str, Any] = {"data": contents, "version": __version__, "code": code_digest()}
     if earlier:
         content["run"] = read_json(run_directory(earlier) / "provenance.json").get("identity")
         stripped.run = None

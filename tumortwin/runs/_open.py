@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tumortwin.runs._atomic import atomic_path, read_json, remove_leftovers, write_json
+from tumortwin._files import atomic_path, remove_leftovers
 from tumortwin.runs._identity import hash_files, identity_of
+from tumortwin.runs._json import read_json, write_json
 from tumortwin.runs._lock import Lock, RunLocked, locked
 from tumortwin.runs._progress import Progress
 from tumortwin.runs._provenance import git_state, now, provenance
@@ -57,7 +58,11 @@ def _resume(directory: Path, repository: Path | None) -> list[str]:
     facts["resumed"] = [*facts.get("resumed", []), now()]
     write_json(directory / PROVENANCE, facts)
     before, here = facts.get("git", {}).get("sha"), git_state(repository)["sha"]
-    return [] if before == here else [f"the code changed since this run began: {before} then, {here} now"]
+    return (
+        []
+        if before == here
+        else [f"the commit changed since this run began, the package did not: {before} then, {here} now"]
+    )
 
 
 def open_run(

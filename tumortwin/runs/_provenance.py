@@ -12,7 +12,7 @@ from typing import Any
 
 from tumortwin import __version__
 from tumortwin.runs._backend import backend_facts
-from tumortwin.runs._identity import file_digest
+from tumortwin.runs._identity import code_digest, file_digest
 
 PACKAGES = (
     "jax", "jaxlib", "equinox", "diffrax", "lineax", "optimistix", "optax", "numpyro", "numpy", "scipy", "hydra-core",
@@ -74,6 +74,7 @@ def provenance(
         "data": dict(data),
         "git": git_state(repository),
         "lock": lock_digest(repository),
+        "code": code_digest(),
         "versions": versions(),
         "backend": backend_facts(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "executable": Path(sys.executable).name},

@@ -13,8 +13,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tumortwin._errors import InputError
-from tumortwin.runs._atomic import atomic_path, disk_full, read_json, write_json, write_text
+from tumortwin._files import atomic_path, disk_full, write_text
 from tumortwin.runs._identity import config_of, digest, run_directory
+from tumortwin.runs._json import read_json, write_json
 from tumortwin.runs._lock import Lock
 from tumortwin.runs._progress import Progress
 from tumortwin.runs._provenance import now

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tumortwin._errors import InputError
-from tumortwin.runs._atomic import read_json
+from tumortwin.runs._json import read_json
 from tumortwin.runs._run import DONE, PROVENANCE, RESULTS
 
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tumortwin.runs._atomic import disk_full, plain
+from tumortwin._files import disk_full
+from tumortwin.runs._json import plain
 
 
 class AbstractTracker(abc.ABC):

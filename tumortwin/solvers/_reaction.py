@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tumortwin._types import ScalarLike
 from tumortwin.treatments import LogKill
 
 # Gauss-Legendre nodes and weights on [0, 1]: exact to degree 5 on each piece between two events.
@@ -138,8 +137,3 @@ def tabulate(path: LogKill, edges: Float[Array, " edge"]) -> SubStep:
     mid = 4.0 * (moments[1] - moments[2])
     weights = jnp.stack([moments[0] - mid - last, mid, last], axis=-1)
     return SubStep(width, jnp.diff(at_edges), weights)
-
-
-def mean_survival(step: SubStep) -> ScalarLike:
-    """Mean of e^{-Lambda} over the sub-step."""
-    return jnp.sum(step.weights, axis=-1)

@@ -92,7 +92,7 @@ def build_problem(
         observations["adc"] = AdcObservation(jnp.asarray(0.1))
     initial = _initial(patient, frame, settings)
     mechanisms = _mechanisms(patient.schedule, settings)
-    dropped = dropped_paths(patient, settings, prior)
+    dropped = dropped_paths(patient, settings, prior, frame)
     kept = {path: d for path, d in prior.items() if path not in dropped}
     if PATTERN in kept:
         mechanisms["proliferation"] = _patterned(patient, frame, settings)
@@ -149,8 +149,13 @@ def _with_shifts(
     return prior, observations
 
 
-def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution]) -> dict[str, str]:
-    """Prior paths that act on nothing for this patient, each with the reason (for the report)."""
+def dropped_paths(
+    patient: Patient, settings: GliomaSettings, prior: Mapping[str, Distribution], frame: ModelFrame | None = None
+) -> dict[str, str]:
+    """Prior paths that act on nothing for this patient, each with the reason (for the report).
+
+    With the `frame` also those of an ADC of which no block of the model's grid is left (`unused_adc`).
+    """
     last = patient.scans[-1].day
     channels = {c for scan in patient.scans for c in scan.masks}
     reasons: dict[str, str] = {}
@@ -171,7 +176,18 @@ def dropped_paths(patient: Patient, settings: GliomaSettings, prior: Mapping[str
                 reasons[path] = f"channel {channel} was never acquired"
         if path.startswith("initial.") and (path in _CONTOUR_PATHS) != (settings.start == "contours"):
             reasons[path] = f"the simulation starts from {settings.start}"
+    measured = sum(scan.adc is not None for scan in patient.scans)
+    if frame is not None and measured and len(unused_adc(patient, frame)) == measured:
+        noise = [path for path in prior if path.startswith("observation.adc.")]
+        reasons |= {path: "no model voxel lies wholly where an ADC map counts" for path in noise}
     return reasons
+
+
+def unused_adc(patient: Patient, frame: ModelFrame) -> tuple[float, ...]:
+    """Days whose ADC map is left out, because no block of the model's grid lies wholly where the map counts."""
+    domain = np.asarray(frame.tissue(patient).domain.mask)
+    measured = [scan for scan in patient.scans if scan.adc is not None]
+    return tuple(scan.day for scan in measured if not ((_covered(scan, frame) >= _WHOLE) & domain).any())
 
 
 def on_frame(schedule: Schedule, frame: ModelFrame) -> Schedule:
@@ -263,16 +279,33 @@ def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: n
     """Cellularity on the model's grid: block means, of blocks that are valid throughout.
 
     At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block
-    holds.
+    holds. Without `adc_valid` the blocks inside the visit's own outline count.
+
+    **Raises:** `ValueError` for an ADC map with neither `adc_valid` nor an outline.
     """
     if scan.adc is None:
         return None
-    valid = np.ones(scan.adc.shape, bool) if scan.adc_valid is None else scan.adc_valid
     cellularity = cellularity_from_adc(jnp.asarray(scan.adc), water=settings.adc_water, minimum=settings.adc_tumor)
-    covered = frame.coarse(valid.astype(np.float32))
+    covered = _covered(scan, frame)
     enough = (covered >= _WHOLE) & domain
     if not enough.any():
         return None
-    total = frame.coarse(np.where(valid, cellularity, 0.0))
+    total = frame.coarse(np.where(_counts(scan), cellularity, 0.0))
     values = total / np.where(enough, covered, 1.0)
     return Datum(scan.day, "adc", values.astype(np.float32), enough, settings.voxel_weight)
+
+
+def _counts(scan: Scan) -> np.ndarray:
+    """Where the ADC of a visit tells of the tumor."""
+    valid = scan.outline if scan.adc_valid is None else scan.adc_valid
+    if valid is None:
+        raise ValueError(
+            f"required: where the ADC of day {scan.day:g} tells of the tumor; received: neither an outline nor "
+            "adc_valid; try: Scan(day, masks, adc, adc_valid)"
+        )
+    return valid
+
+
+def _covered(scan: Scan, frame: ModelFrame) -> np.ndarray:
+    """Share of each block of the model's grid in which the ADC counts."""
+    return frame.coarse(_counts(scan).astype(np.float32))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior, Problem
+from tumortwin.metrics import quantile
 from tumortwin.observation import MaskObservation
 from tumortwin.treatments import Schedule
 from tumortwin.twin._build import Solve
@@ -56,7 +57,8 @@ class Forecast:
     def interval(self, channel: str, level: float = 0.95) -> np.ndarray:
         """Median and central prediction interval of the volume [3, day] (low, median, high) [mm^3]."""
         tail = (1.0 - level) / 2.0
-        return np.quantile(self.predictive[channel], [tail, 0.5, 1.0 - tail], axis=0)
+        levels = np.asarray([tail, 0.5, 1.0 - tail])
+        return np.stack([quantile(volumes, levels) for volumes in self.predictive[channel].T], axis=1)
 
 
 class _Sums(eqx.Module):

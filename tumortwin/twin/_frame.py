@@ -1,13 +1,13 @@
 """From a patient's voxels to the model's: blocks of voxels, inside a window around the tumor, and back again."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
 from jaxtyping import Array
 
-from tumortwin.geometry import Domain, Grid, Tissue, Window, window_around
+from tumortwin.geometry import Domain, Grid, Tissue, Window, block_mean, window_around
+from tumortwin.metrics import signed_distance
 from tumortwin.twin._patient import Patient
 
 
@@ -113,7 +113,8 @@ class ModelFrame:
         inside = np.asarray(self.box.crop(mask))
         if not inside.any():
             return np.full(self.window.shape, np.inf, np.float32)
-        return block_mean(signed_distance(smooth_outline(inside, self.source), self.source), self.factors)
+        distance = signed_distance(smooth_outline(inside, self.source), self.source.spacing, to_edge=True)
+        return block_mean(distance.astype(np.float32), self.factors)
 
 
 def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarray:
@@ -128,26 +129,10 @@ def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarr
     return smooth >= max(float(level), float(np.finfo(np.float32).tiny))
 
 
-def signed_distance(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Euclidean distance [mm] of voxel centres to the surface of `mask`: positive outside, negative inside."""
-    outside = scipy.ndimage.distance_transform_edt(~mask, sampling=grid.spacing)
-    inside = scipy.ndimage.distance_transform_edt(mask, sampling=grid.spacing)
-    half_voxel = 0.5 * float(np.prod(grid.spacing)) ** (1.0 / 3.0)
-    return np.where(mask, half_voxel - inside, outside - half_voxel).astype(np.float32)
-
-
 def block_factors(grid: Grid, spacing: float) -> tuple[int, int, int]:
     """Voxels a block and axis that bring the voxel edge nearest to `spacing` [mm]."""
     x, y, z = (max(1, round(spacing / h)) for h in grid.spacing)
     return (x, y, z)
-
-
-def block_mean(field: np.ndarray, factors: Sequence[int], fill: float = 0.0) -> np.ndarray:
-    """Means over blocks of `factors` voxels; a last, partial block is filled up with `fill`."""
-    padding = [(0, -n % f) for n, f in zip(field.shape, factors, strict=True)]
-    padded = np.pad(field, padding, constant_values=fill)
-    shape = [v for n, f in zip(padded.shape, factors, strict=True) for v in (n // f, f)]
-    return padded.reshape(shape).mean(axis=(1, 3, 5))
 
 
 def _interpolate(values: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:

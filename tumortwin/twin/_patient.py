@@ -15,13 +15,20 @@ class Scan:
 
     `day` [day] since the first visit. `masks`: channel name (`t1gd`, `flair`) -> bool [x y z]; an absent channel was
     not acquired, an all-false mask is an observation of no tumor. `adc` [1e-3 mm^2/s] or None, NaN nowhere; `adc_valid`
-    bool [x y z] says where the ADC was measured.
+    bool [x y z] says where the ADC tells of the tumor (None: inside `outline`). Normal brain has the ADC of dense
+    tumor, so a map that counts beyond the outline would fill the brain with tumor.
     """
 
     day: float
     masks: Mapping[str, np.ndarray]
     adc: np.ndarray | None = None
     adc_valid: np.ndarray | None = None
+
+    @property
+    def outline(self) -> np.ndarray | None:
+        """The visit's outermost outline: FLAIR, or the enhancing part where there is no FLAIR; None without either."""
+        found = [self.masks[channel] for channel in ("flair", "t1gd") if channel in self.masks]
+        return next((mask for mask in found if mask.any()), found[0] if found else None)
 
     def volume(self, channel: str, grid: Grid) -> float:
         """Volume of a mask [mm^3]."""

@@ -48,7 +48,8 @@ class ReactionDiffusion(AbstractModel):
        u(t_i^+) = u(t_i^-)\\,e^{-\\alpha d_i - \\beta d_i^2} $$
 
     with zero flux through the edge of the domain. `mechanisms` holds exactly one `Diffusion` (name `diffusion`), one
-    `LogisticProliferation` or `PatternedProliferation` (`proliferation`), at most one `RadiotherapyResponse` and any number of `DrugResponse`s.
+    `LogisticProliferation` or `PatternedProliferation` (`proliferation`), at most one `RadiotherapyResponse` and any
+    number of `DrugResponse`s, one a drug.
 
     `front_correction`: on a grid that is coarse for the front, h > sqrt(D/rho) / 2, the lattice makes fronts too fast.
     With it every face's conductance is multiplied by

@@ -5,13 +5,10 @@ A full disk becomes an `InputError` that says so; whatever was half-written is r
 
 import contextlib
 import errno
-import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tumortwin._errors import InputError
 
@@ -88,35 +85,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def plain(value: Any) -> Any:
-    """`value` in the words of JSON: arrays become lists, NaN and infinity become null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    to_list = getattr(value, "tolist", None)
-    return plain(to_list()) if callable(to_list) else str(value)
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file; `InputError` names a file that is not one."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            file=path,
-            required="a readable JSON file",
-            received=f"{type(error).__name__}: {error}",
-            advice="check the path; a file of a run directory is made again by deleting it and repeating the command",
-        ) from error
