@@ -285,7 +285,14 @@ def _dropped(dropped: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for path, reason in dropped.items():
         reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])
-    return [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    said = [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    sensitivities = [PARAMETERS.get(path, (path, ""))[0] for path in dropped if path.startswith("mechanisms.")]
+    if sensitivities:
+        said.append(
+            f"Prior only, as nothing was given yet: {', '.join(sensitivities)}. Every forecast and schedule that gives the "
+            "treatment draws it from the prior, so its interval is as wide as what is known before treatment."
+        )
+    return said
 
 
 def _result(row: dict[str, Any]) -> r.Result:

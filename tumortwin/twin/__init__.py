@@ -15,5 +15,6 @@ from tumortwin.twin._replay import replay_cases as replay_cases
 from tumortwin.twin._replay import replay_scores as replay_scores
 from tumortwin.twin._replay import truth_entries as truth_entries
 from tumortwin.twin._twin import Twin as Twin
+from tumortwin.twin._unlearned import prior_only as prior_only
 from tumortwin.twin._virtual import VirtualTumor as VirtualTumor
 from tumortwin.twin._virtual import virtual_patient as virtual_patient
