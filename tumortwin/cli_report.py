@@ -289,8 +289,8 @@ def _dropped(dropped: Mapping[str, str]) -> list[str]:
     sensitivities = [PARAMETERS.get(path, (path, ""))[0] for path in dropped if path.startswith("mechanisms.")]
     if sensitivities:
         said.append(
-            f"Prior only, as nothing was given yet: {', '.join(sensitivities)}. Every forecast and schedule that gives the "
-            "treatment draws it from the prior, so its interval is as wide as what is known before treatment."
+            f"Prior only, as nothing was given yet: {', '.join(sensitivities)}. Forecasts and schedules that give the "
+            "treatment draw it from the prior: their intervals are as wide as what is known before treatment."
         )
     return said
 
