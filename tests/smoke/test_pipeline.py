@@ -8,13 +8,14 @@ import pytest
 from nibabel.nifti1 import Nifti1Image
 
 from tumortwin import cli_jobs
-from tumortwin.cli import main
+from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.io import read_posterior, write_example_patient
 
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
     "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",
     "controller.max_gradients=1", "controller.weeks=1", "controller.fractions_per_week=2", "runtime.progress=off",
+    "constraint.total_dose.limit=70.0", "constraint.normal_tissue.limit=120.0",  # the example patient has had 60 Gy
 ]  # fmt: skip
 
 
@@ -78,6 +79,30 @@ def test_an_interrupted_run_redoes_only_what_is_missing(world):
     kept = [n for n in before if n.split("/")[0] in ("posterior.zarr", "forecast.zarr", "plan.json", "derivatives")]
     assert kept and all(before[n] == after[n] for n in kept)
     assert after["report.html"] > before["report.html"] and "DONE" in after
+
+
+@pytest.mark.parametrize(
+    "mistake, code, word",
+    [
+        ("~constraint.start", BAD_CONFIG, "window for the start day"),
+        ("patient.plan.horizon=20.0", BAD_CONFIG, "horizon after the last fraction"),
+        ("patient.plan.standard_start=40.0", BAD_CONFIG, "standard of care that starts within the window"),
+        ("treatment.dose=-2.0", BAD_INPUT, "doses of 0 or more"),
+        ("treatment.start=-20.0", BAD_INPUT, "no dose before the first scan"),
+        ("treatment.fractions=-3", BAD_CONFIG, "0 or more"),
+    ],
+)
+def test_a_mistake_in_the_plan_is_said_before_anything_long_begins(world, capsys, mistake, code, word):
+    scans, runs = world[1].parents[3] / "scans", world[1].parents[3] / "wrong"
+    line = ["twin", *QUICK, f"patient.path={scans}", f"paths.runs={runs}", mistake]
+    assert main(line) == code
+    assert word in capsys.readouterr().err and not list(runs.rglob("posterior.zarr"))
+
+
+def test_a_second_course_within_the_limits_of_the_first_is_refused_with_the_reason(world):
+    new = world[0]("recommend", f"run={world[1]}", "constraint.total_dose.limit=60.0")
+    assert not (new / "plan.json").exists()
+    assert "30 fractions were given before the day of the plan (60 Gy" in (new / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("verb, left", [("report", "report.html"), ("forecast", "forecast.zarr")])

@@ -163,3 +163,10 @@ def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
 def test_gain_below_the_threshold_is_no_benefit() -> None:
     chosen = plan(np.full(10, 300.0), benefit_from=500.0)
     assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.0
+    assert "helps by more than 0.500 mL in 0 % of the draws" in " ".join(sentences.plan_sentences(chosen))
+
+
+def test_a_smallest_gain_may_be_a_share_of_the_outcome() -> None:
+    chosen = plan(np.asarray([100.0, 900.0]), benefit_share=0.05)  # of 10 mL
+    assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.5
+    assert "helps by more than 5 % in 50 % of the draws" in " ".join(sentences.plan_sentences(chosen))

@@ -3,11 +3,13 @@
 from tumortwin.twin._build import GliomaSettings as GliomaSettings
 from tumortwin.twin._build import build_problem as build_problem
 from tumortwin.twin._build import dropped_paths as dropped_paths
+from tumortwin.twin._build import on_frame as on_frame
 from tumortwin.twin._forecast import Forecast as Forecast
 from tumortwin.twin._forecast import forecast as forecast
 from tumortwin.twin._frame import ModelFrame as ModelFrame
 from tumortwin.twin._patient import Patient as Patient
 from tumortwin.twin._patient import Scan as Scan
+from tumortwin.twin._recommend import check_horizon as check_horizon
 from tumortwin.twin._recommend import path_gap as path_gap
 from tumortwin.twin._recommend import planning_problem as planning_problem
 from tumortwin.twin._recommend import recommend_schedule as recommend_schedule

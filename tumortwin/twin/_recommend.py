@@ -90,6 +90,20 @@ def _past(schedule: Schedule, origin: float) -> Schedule:
     )
 
 
+def check_horizon(parametrization: WeeklyFractions, start_window: tuple[float, float], horizon: float) -> float:
+    """The day of the last fraction of the latest start.
+
+    **Raises:** `ValueError` when the horizon is not more than a day after it.
+    """
+    latest = start_window[1] + float(parametrization.fraction_days[-1])
+    if horizon <= latest + 1.0:
+        raise ValueError(
+            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day "
+            f"{horizon:g}"
+        )
+    return latest
+
+
 def planning_problem(
     problem: Problem,
     posterior: Posterior,
@@ -117,12 +131,7 @@ def planning_problem(
 
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
     """
-    latest = start_window[1] + float(parametrization.fraction_days[-1])
-    if horizon <= latest + 1.0:
-        raise ValueError(
-            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day "
-            f"{horizon:g}"
-        )
+    latest = check_horizon(parametrization, start_window, horizon)
     solve = problem.solve
     assert isinstance(solve, Solve)
     days = np.linspace(latest + 1.0, horizon, n_days)
