@@ -25,6 +25,8 @@ from tumortwin.runs import Run
 from tumortwin.treatments import Course
 from tumortwin.twin import check_horizon, path_gap, planning_problem, prior_only, recommend_schedule
 
+NOT_FRESH = "The posterior is a single draw: the schedule is judged on the draw that it was chosen with."
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -169,6 +171,9 @@ def recommended(
         content["prior_only"] = list(unknown)
         if unknown:
             content["statement"] += f" Known from the prior only, as nothing was given yet: {', '.join(unknown)}."
+        content["fresh"] = posterior.weights.size > 1
+        if not content["fresh"]:
+            content["statement"] += f" {NOT_FRESH}"
         run.write_json("plan.json", content)
 
 

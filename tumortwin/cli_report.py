@@ -77,7 +77,7 @@ def report_data(
         scores=_scores(_json(run, "scores.json") or []),
         plan=None if plan is None else _plan(plan),
         limits=LIMITS,
-        assumptions=(*patient.assumptions, *_dropped(dropped)),
+        assumptions=(*patient.assumptions, *dropped_words(dropped)),
         results=tuple(_result(row) for row in run.results()),
         provenance=_json(run, "provenance.json") or {},
         citations=tuple(reference.text for reference in references(config)),
@@ -292,6 +292,8 @@ def _plan(content: dict[str, Any]) -> r.Plan:
             f"the {earlier:g} Gy given before the day of the plan count in the dose limits; the standard of care is "
             "what they leave of it, in whole weeks"
         )
+    if not content.get("fresh", True):
+        limits.append("the posterior is a single draw: the schedule is judged on the draw that it was chosen with")
     origin = float(content["origin_day"])
     last_day = origin + float(content["horizon"])
     retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
@@ -333,7 +335,8 @@ def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray, origin: floa
     )
 
 
-def _dropped(dropped: Mapping[str, str]) -> list[str]:
+def dropped_words(dropped: Mapping[str, str]) -> list[str]:
+    """What was not learned and why, and what of it is drawn from the prior; sentences."""
     reasons: dict[str, list[str]] = {}
     for path, reason in dropped.items():
         reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])

@@ -53,7 +53,17 @@ def test_a_run_leaves_every_file_behind(world):
     assert plan["path_gap"] < 1e-2 and set(plan["outcomes"]) == {"recommended", "equal_effect", "standard_of_care"}
     draws, prior, _, attrs = read_posterior(run / "posterior.zarr")
     assert set(draws) == set(prior) and "initial.age" in attrs["dropped"] and attrs["statement"]
-    assert "Research software, not a medical device" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    for words in ("Research software, not a medical device", "a share of the draws (Wilson)", "no such benefit"):
+        assert words in page
+    without = 1.0 - np.mean(helped_by(plan, "recommended"))
+    assert plan["comparison"]["mean_log_burden.fraction_without_benefit"]["value"] == pytest.approx(without)
+
+
+def helped_by(plan, name):
+    """Draws in which a plan helps, by the outcomes and the smallest gain that the report is given."""
+    ours, theirs = (np.asarray(plan["outcomes"][key]) for key in (name, "standard_of_care"))
+    return theirs - ours > plan["outcome"]["benefit_from"] + plan["outcome"]["benefit_share"] * theirs
 
 
 def test_maps_lie_on_the_patients_own_grid(world):

@@ -10,13 +10,13 @@ import twin_case as tiny
 from tumortwin._errors import InputError
 from tumortwin.cli_patient import Case, planned_treatment
 from tumortwin.cli_plan import Choice, choice_of, outcome_words
-from tumortwin.cli_report import assumed_treatment, in_words
+from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
 from tumortwin.cli_stages import Setting, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
 from tumortwin.control import FeasibleSet, TotalDose
 from tumortwin.control._rounding import deliverable
 from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
-from tumortwin.twin import Twin
+from tumortwin.twin import GliomaSettings, Twin, dropped_paths
 
 OWN = ("patient=folder", "patient.path=nowhere")
 
@@ -169,6 +169,14 @@ def test_a_simulation_is_at_the_medians_of_the_prior(setting):
 
 
 # --- words ---
+
+
+def test_what_is_known_from_the_prior_alone_is_said():
+    untreated = tiny.patient(schedule=Schedule())
+    said = dropped_words(dropped_paths(untreated, GliomaSettings(), tiny.prior()))
+    (sentence,) = (s for s in said if s.startswith("Prior only, as nothing was given yet"))
+    assert "radiosensitivity alpha, drug sensitivity" in sentence and "age" not in sentence
+    assert not any(s.startswith("Prior only") for s in dropped_words({"initial.age": "the simulation starts early"}))
 
 
 def test_a_forecast_says_what_it_assumes():

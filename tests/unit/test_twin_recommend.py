@@ -150,3 +150,11 @@ def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untr
     planning, fresh = (set(np.asarray(d["mechanisms.proliferation.rate"]).tolist()) for d in (problem.draws, seen))
     assert len(planning) > 3 and len(fresh) > 3 and not planning & fresh
     assert np.unique(np.asarray(seen[UNTREATED[0]])).size == 50
+
+
+def test_a_single_draw_has_no_other_half():
+    one = Posterior({"rate": np.ones((1, 1))}, None, {}, "")
+    assert one.halves() == (one, one)
+    first, second = Posterior({"rate": np.arange(5.0)[None]}, None, {}, "").halves()
+    assert sorted([*first.draws["rate"].ravel(), *second.draws["rate"].ravel()]) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert first.weights.sum() == pytest.approx(1.0) and second.weights.sum() == pytest.approx(1.0)
