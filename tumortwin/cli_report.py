@@ -222,7 +222,11 @@ def _forecast(config: DictConfig, case: Case, found: Any) -> r.Forecast:
 
 def assumed_treatment(schedule: Schedule, last: float) -> str:
     """What a forecast from day `last` assumes, as a phrase."""
+    days = [schedule.radiotherapy.times, *(course.times for course in schedule.drugs.values())]
+    earlier = any(bool((np.asarray(d) < last).any()) for d in days) or any(r.time < last for r in schedule.resections)
     ahead = in_words(schedule, last)
+    if not earlier:
+        return ahead or "no treatment"
     return f"the treatment already given, and then {ahead}" if ahead else "the treatment already given, and none after"
 
 

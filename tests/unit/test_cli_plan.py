@@ -185,6 +185,8 @@ def test_a_forecast_says_what_it_assumes():
         "the treatment already given, and then 11 fractions of 22 Gy in all (days 30 to 44), 17 doses of temozolomide "
         "(days 30 to 46)"
     )
+    assert assumed_treatment(Schedule(), 60.0) == "no treatment"
+    assert assumed_treatment(Schedule(STUPP.radiotherapy), 0.0) == "30 fractions of 60 Gy in all (days 5 to 44)"
     assert in_words(Schedule(), 0.0) == ""
     assert in_words(Schedule(Course(jnp.ones(1), jnp.ones(1))), 0.0) == "1 fractions of 1 Gy in all (day 1)"
 
