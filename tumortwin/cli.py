@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 JOBS = {
     "twin": "scans -> posterior -> forecast -> schedule -> report",
-    "simulate": "the model forward in time, no data",
+    "simulate": "first scan -> the model forward at prior medians, under treatment=...",
     "calibrate": "scans -> posterior",
     "forecast": "posterior of run=DIR -> fields and volumes with intervals",
     "recommend": "posterior of run=DIR -> schedule",

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from omegaconf import DictConfig
 
 from tumortwin._errors import InputError
-from tumortwin.config import instantiate
+from tumortwin.config import ConfigError, instantiate
 from tumortwin.io import (
     atlas_files,
     atlas_tissue,
+    check_doses,
     find_data_root,
     load_folder_patient,
     load_gbm_progression,
@@ -34,6 +35,7 @@ class Case:
 
 def load_case(config: DictConfig, key: Any) -> Case:
     """The patient of a configuration. `key` draws a virtual tumor; real patients ignore it."""
+    planned_treatment(config)  # a mistake there is said before anything is read
     patient = instantiate(config.patient.loader, where="patient.loader", _partial_=True)(config=config, key=key)
     until = config.patient.known_until
     known = patient if until is None else patient.until(float(until))
@@ -49,13 +51,24 @@ def load_case(config: DictConfig, key: Any) -> Case:
 
 
 def planned_treatment(config: DictConfig) -> Schedule:
-    """The schedule of `treatment=...`: fractions on weekdays and a daily drug from the same day."""
+    """The schedule of `treatment=...`: fractions on weekdays and a daily drug from the same day.
+
+    **Raises:** `ConfigError` for a negative number of fractions or days, `InputError` for a dose that is negative or
+    before the first scan, as in a patient's own folder.
+    """
     t = config.treatment
-    if not t.fractions and not t.drug_days:
-        return Schedule()
-    days = float(t.start) + jnp.arange(int(t.drug_days), dtype=float)
-    drugs = {"temozolomide": Course(days, jnp.full(days.shape, float(t.drug_dose)))} if t.drug_days else {}
-    return Schedule(weekday_fractions(float(t.start), int(t.fractions), float(t.dose)), drugs)
+    fractions, drug_days = int(t.fractions), int(t.drug_days)
+    if fractions < 0 or drug_days < 0:
+        raise ConfigError(
+            "required: treatment.fractions and treatment.drug_days of 0 or more\n"
+            f"received: {fractions} and {drug_days}\ntry:      treatment=none"
+        )
+    days = [float(t.start) + i for i in range(drug_days)]
+    check_doses("treatment (drug)", days, [float(t.drug_dose)] * drug_days, file=None)
+    if fractions:
+        check_doses("treatment (radiotherapy)", [float(t.start)], [float(t.dose)], file=None)
+    drugs = {"temozolomide": Course(jnp.asarray(days), jnp.full(drug_days, float(t.drug_dose)))} if drug_days else {}
+    return Schedule(weekday_fractions(float(t.start), fractions, float(t.dose)) if fractions else None, drugs)
 
 
 def atlas_glioma(*, days: Sequence[float], config: DictConfig, key: Any) -> Patient:

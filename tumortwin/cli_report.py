@@ -17,6 +17,7 @@ from tumortwin.geometry import Grid
 from tumortwin.io import read_forecast, read_posterior
 from tumortwin.metrics import volume_growth_rate
 from tumortwin.runs import Run
+from tumortwin.treatments import Schedule
 from tumortwin.twin import ModelFrame, Patient, Scan, unused_adc
 
 CHANNELS = {"t1gd": "enhancing tumor", "flair": "FLAIR abnormality"}
@@ -34,6 +35,11 @@ PARAMETERS = {
     "observation.flair.width": ("blur of the FLAIR edge", ""),
     "observation.adc.noise_sd": ("noise of the cellularity map", ""),
 }
+INTERVALS = {
+    "draws": "the draws",
+    "bootstrap": "a mean over the draws (bootstrap)",
+    "Wilson": "a share of the draws (Wilson)",
+}
 LIMITS = (
     "Research software: no number here may guide the care of a person.",
     "One tumor density without necrosis, edema or mass effect; tissue does not move.",
@@ -44,15 +50,18 @@ LIMITS = (
 
 
 def report_data(
-    config: DictConfig, run: Run, case: Case, frame: ModelFrame, dropped: Mapping[str, str]
+    config: DictConfig, run: Run, case: Case, frame: ModelFrame, *, dropped: Mapping[str, str], refused: str
 ) -> r.ReportData:
-    """Everything the report says, read from the run's files (or those of the run it starts from)."""
+    """Everything the report says, read from the run's files (or those of the run it starts from).
+
+    `dropped`: path -> why it was not learned; `refused`: why there is no plan.
+    """
     absent: dict[str, str] = {}
     posterior = _store(run, "posterior.zarr", read_posterior)
     found = _store(run, "forecast.zarr", read_forecast)
     plan = _json(run, "plan.json")
-    if plan is None and not config.patient.plan.enabled:
-        absent["plan"] = str(config.patient.plan.reason)
+    if plan is None and refused:
+        absent["plan"] = refused
     if not case.hidden:
         absent["scores"] = "No scan was hidden from the twin, so there is nothing to score the forecast with."
     patient = case.patient
@@ -69,7 +78,7 @@ def report_data(
         scores=_scores(_json(run, "scores.json") or []),
         plan=None if plan is None else _plan(plan),
         limits=LIMITS,
-        assumptions=(*patient.assumptions, *_dropped(dropped), *_unused(case.known, frame)),
+        assumptions=(*patient.assumptions, *dropped_words(dropped), *_unused(case.known, frame)),
         results=tuple(_result(row) for row in run.results()),
         provenance=_json(run, "provenance.json") or {},
         citations=tuple(reference.text for reference in references(config)),
@@ -208,8 +217,36 @@ def _forecast(config: DictConfig, case: Case, found: Any) -> r.Forecast:
             )
             for row in rows
         ),
-        assumed_treatment="the treatment already given, and none after",
+        assumed_treatment=assumed_treatment(case.patient.schedule, float(last)),
     )
+
+
+def assumed_treatment(schedule: Schedule, last: float) -> str:
+    """What a forecast from day `last` assumes, as a phrase."""
+    days = [schedule.radiotherapy.times, *(course.times for course in schedule.drugs.values())]
+    earlier = any(bool((np.asarray(d) < last).any()) for d in days) or any(r.time < last for r in schedule.resections)
+    ahead = in_words(schedule, last)
+    if not earlier:
+        return ahead or "no treatment"
+    return f"the treatment already given, and then {ahead}" if ahead else "the treatment already given, and none after"
+
+
+def in_words(schedule: Schedule, since: float) -> str:
+    """What a schedule gives from the day `since` on; empty for nothing."""
+    said = []
+    times, doses = (np.asarray(v, float) for v in (schedule.radiotherapy.times, schedule.radiotherapy.doses))
+    if (later := times >= since).any():
+        said.append(f"{later.sum()} fractions of {doses[later].sum():g} Gy in all{_span(times[later])}")
+    for name, course in schedule.drugs.items():
+        days = np.asarray(course.times, float)
+        if (later := days >= since).any():
+            said.append(f"{later.sum()} doses of {name}{_span(days[later])}")
+    said += [f"a resection on day {r.time:g}" for r in schedule.resections if r.time >= since]
+    return ", ".join(said)
+
+
+def _span(days: np.ndarray) -> str:
+    return f" (day {days[0]:g})" if days.size == 1 else f" (days {days[0]:g} to {days[-1]:g})"
 
 
 def _baselines(config: DictConfig, case: Case, channel: str, days: np.ndarray) -> list[r.Baseline]:
@@ -245,11 +282,25 @@ def _scores(rows: list[dict[str, Any]]) -> tuple[r.Score, ...]:
 def _plan(content: dict[str, Any]) -> r.Plan:
     outcomes = {name: np.asarray(values, float) for name, values in content["outcomes"].items()}
     rows = [
-        r.PlanRow(name.split(".", 1)[1].replace("_", " "), e["value"], e["low"], e["high"], str(e["unit"]))
+        r.PlanRow(
+            name.split(".", 1)[1].replace("_", " "),
+            e["value"],
+            e["low"],
+            e["high"],
+            str(e["unit"]),
+            INTERVALS.get(str(e.get("interval")), ""),
+        )
         for name, e in content["comparison"].items()
         if e["value"] is not None
     ]
-    limits = tuple(f"{c['name']}: {c.get('limit', c.get('high', ''))} {c['unit']}" for c in content["constraints"])
+    limits = [_limit_words(c) for c in content["constraints"]]
+    if earlier := float(content["plan"].get("earlier_dose_gy", 0.0)):
+        limits.append(
+            f"the {earlier:g} Gy given before the day of the plan count in the dose limits; the standard of care is "
+            "what they leave of it, in whole weeks"
+        )
+    if not content.get("fresh", True):
+        limits.append("the posterior is a single draw: the schedule is judged on the draw that it was chosen with")
     origin = float(content["origin_day"])
     last_day = origin + float(content["horizon"])
     retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
@@ -261,10 +312,17 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         ),
         outcome_name=f"{content['outcome']['name']} up to day {last_day:g}{retrospective}",
         outcome_unit=str(content["outcome"]["unit"]),
+        benefit_from=float(content["outcome"].get("benefit_from", 0.0)),
+        benefit_share=float(content["outcome"].get("benefit_share", 0.0)),
         risk=_risk_words(content["risk"]),
-        constraints=limits,
+        constraints=tuple(limits),
         rows=tuple(rows),
     )
+
+
+def _limit_words(limit: Mapping[str, Any]) -> str:
+    tissue = f" (alpha/beta {limit['alpha_beta']:g} Gy)" if "alpha_beta" in limit else ""
+    return f"{limit['name']}: {limit.get('limit', limit.get('high', ''))} {limit['unit']}{tissue}"
 
 
 def _risk_words(risk: Mapping[str, Any]) -> str:
@@ -284,11 +342,19 @@ def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray, origin: floa
     )
 
 
-def _dropped(dropped: Mapping[str, str]) -> list[str]:
+def dropped_words(dropped: Mapping[str, str]) -> list[str]:
+    """What was not learned and why, and what of it is drawn from the prior; sentences."""
     reasons: dict[str, list[str]] = {}
     for path, reason in dropped.items():
         reasons.setdefault(reason, []).append(PARAMETERS.get(path, (path, ""))[0])
-    return [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    said = [f"Not learned, as {reason}: {', '.join(names)}." for reason, names in reasons.items()]
+    sensitivities = [PARAMETERS.get(path, (path, ""))[0] for path in dropped if path.startswith("mechanisms.")]
+    if sensitivities:
+        said.append(
+            f"Prior only, as nothing was given yet: {', '.join(sensitivities)}. Forecasts and schedules that give the "
+            "treatment draw it from the prior: their intervals are as wide as what is known before treatment."
+        )
+    return said
 
 
 def _unused(known: Patient, frame: ModelFrame) -> list[str]:

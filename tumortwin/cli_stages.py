@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
 from tumortwin import __version__
 from tumortwin.cli_patient import Case, data_files, load_case, planned_treatment, start_of
-from tumortwin.cli_report import report_data
+from tumortwin.cli_plan import Choice, choice_of, recommended
+from tumortwin.cli_report import in_words, report_data
 from tumortwin.config import flatten, instantiate
-from tumortwin.control import PlanVariables, ProjectedGradient, WeeklyFractions
 from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.io import (
     bids_name,
@@ -41,16 +40,14 @@ from tumortwin.params import parameter_units
 from tumortwin.report import write_report
 from tumortwin.runs import Run
 from tumortwin.solvers import StrangRKL2
-from tumortwin.treatments import Course
+from tumortwin.treatments import Schedule
 from tumortwin.twin import (
     Forecast,
     GliomaSettings,
     Twin,
     dropped_paths,
     forecast,
-    path_gap,
-    planning_problem,
-    recommend_schedule,
+    on_frame,
     replay_cases,
     replay_scores,
     truth_entries,
@@ -82,18 +79,20 @@ CITED = (
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What every stage needs: the case, the twin of what is known, and its problem."""
+    """What every stage needs: the case, the twin of what is known, its problem, and what may be planned."""
 
     case: Case
     twin: Twin
     problem: Problem
     dropped: Mapping[str, str]
+    choice: Choice | str
 
 
 def prepare(config: DictConfig, run: Run) -> Setting:
     """Reads the patient and builds the twin's calibration problem."""
     with run.progress.task("patient"):
         case = load_case(config, run.key("patient"))
+        choice = choice_of(config, case)
         prior = instantiate(flatten(config.prior), where="prior")
         settings = GliomaSettings(
             gray_ratio=float(config.cancer.gray_ratio),
@@ -117,7 +116,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             margin=float(config.geometry.margin),
             bucket=int(config.geometry.bucket),
         )
-        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame))
+        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame), choice)
 
 
 # --- stages ---
@@ -317,89 +316,6 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
     return intervals
 
 
-def recommended(config: DictConfig, run: Run, setting: Setting, posterior: Posterior) -> None:
-    """plan.json: the recommended plan, its equal-BED twin and the standard of care on fresh draws."""
-    if not config.patient.plan.enabled:
-        run.log(f"recommend: left out: {config.patient.plan.reason}")
-        return
-    with run.stage("recommend", outputs=["plan.json"]) as stage:
-        if not stage.needed:
-            return
-        settings, plan = config.controller, config.patient.plan
-        given = setting.case.patient.schedule.drugs or planned_treatment(config).drugs
-        parametrization = WeeklyFractions(
-            n_weeks=int(settings.weeks), fractions_per_week=int(settings.fractions_per_week), concurrent=_moved(given)
-        )
-        problem = planning_problem(
-            setting.problem,
-            posterior,
-            parametrization,
-            instantiate(config.objective, where="objective"),
-            instantiate(config.risk, where="risk"),
-            [instantiate(node, where="constraint") for node in config.constraint.values()],
-            start_window=(float(plan.earliest), float(plan.latest)),
-            horizon=float(plan.horizon),
-            origin=plan_origin(config, setting.case),
-            n_draws=int(settings.draws),
-            key=run.key("plan"),
-        )
-        standard = parametrization.uniform(float(settings.standard_dose), float(plan.standard_start))
-        content = _recommendation(run, setting, posterior, problem, standard, settings)
-        run.write_json("plan.json", content)
-
-
-def outcome_words(objective: str) -> tuple[str, str, Any]:
-    """How a report shows an objective: its name, its unit, and the function from the objective to it."""
-    words = {
-        "log_burden": ("tumor mass", "mm^3", np.exp),
-        "mean_log_burden": ("tumor mass averaged over time (geometric mean)", "mm^3", np.exp),
-        "time_to_progression": ("minus the time to progression", "day", np.asarray),
-    }
-    return words.get(objective, (objective.replace("_", " "), "1", np.asarray))
-
-
-def plan_origin(config: DictConfig, case: Case) -> float:
-    """The day from which a plan counts: day 0 when looking back, else the last scan known."""
-    return 0.0 if config.patient.plan.retrospective else float(case.known.scans[-1].day)
-
-
-def _moved(drugs: Mapping[str, Course]) -> dict[str, Course]:
-    """Drug courses counted from their own first day, so that they move with the first fraction."""
-    return {name: Course(c.times - c.times[0], c.doses) for name, c in drugs.items() if c.size}
-
-
-def _recommendation(
-    run: Run, setting: Setting, posterior: Posterior, problem: Any, standard: PlanVariables, settings: DictConfig
-) -> dict[str, Any]:
-    controller = ProjectedGradient(
-        standard,
-        tolerance=float(settings.tolerance),
-        max_gradients=int(settings.max_gradients),
-        probe_steps=int(settings.probe_steps),
-        start_step=float(settings.start_step),
-    )
-    with run.progress.task("schedule", total=2 * int(settings.max_gradients)) as bar:
-        found, outcomes = recommend_schedule(
-            problem,
-            posterior,
-            controller,
-            standard,
-            n_fresh=int(settings.fresh_draws),
-            minimal_gains={problem.objective.name: float(settings.minimal_gain)},
-            on_step=lambda info: bar.update(info["gradient_evaluations"]),
-            key=run.key("compare"),
-        )
-    content = found.to_json()
-    name, unit, readable = outcome_words(problem.objective.name)
-    content["outcome"] = {"name": name, "unit": unit}
-    content["outcomes"] = {plan: [float(v) for v in readable(values)] for plan, values in outcomes.items()}
-    content["path_gap"] = path_gap(problem, standard)
-    content["retrospective"] = bool(run.config.patient.plan.retrospective)
-    content["horizon"] = float(run.config.patient.plan.horizon)
-    content["origin_day"] = plan_origin(run.config, setting.case)
-    return content
-
-
 # --- verbs ---
 
 
@@ -435,7 +351,11 @@ def _report(config: DictConfig, run: Run, setting: Setting) -> None:
     with run.stage("report", outputs=["report.html"]) as stage:
         if stage.needed:
             with run.progress.task("report"):
-                write_report(report_data(config, run, setting.case, setting.twin.frame, setting.dropped), run.directory)
+                refused = setting.choice if isinstance(setting.choice, str) else ""
+                data = report_data(
+                    config, run, setting.case, setting.twin.frame, dropped=setting.dropped, refused=refused
+                )
+                write_report(data, run.directory)
 
 
 def run_twin(config: DictConfig, run: Run) -> None:
@@ -444,22 +364,37 @@ def run_twin(config: DictConfig, run: Run) -> None:
     posterior = calibrated(config, run, setting, here=True)
     run.say(posterior.statement)
     forecasted(config, run, setting, posterior)
-    recommended(config, run, setting, posterior)
+    recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
     _results(run, config, posterior)
     _report(config, run, setting)
 
 
+def prior_medians(problem: Problem) -> dict[str, np.ndarray]:
+    """The median of every parameter's prior, those included that no datum speaks of."""
+    priors = [problem.prior, *([] if problem.unlearned is None else [problem.unlearned])]
+    return {path: np.asarray(value) for prior in priors for path, value in prior.quantile(0.5).items()}
+
+
+def simulated_treatment(config: DictConfig, setting: Setting) -> Schedule:
+    """The schedule of `treatment`, in place of what the patient was given; resections stay, on the model's grid."""
+    given = on_frame(setting.case.known.schedule, setting.twin.frame)
+    planned = planned_treatment(config)
+    return Schedule(planned.radiotherapy, planned.drugs, given.resections)
+
+
 def run_simulate(config: DictConfig, run: Run) -> None:
-    """The model at the medians of the prior, forward in time: forecast.zarr of one draw."""
+    """The model at the medians of the prior, forward in time under `treatment`: forecast.zarr of one draw."""
     setting = prepare(config, run)
-    prior = setting.problem.prior
-    middle = prior.constrain(jnp.zeros(prior.size))
-    draws = {path: np.asarray(value)[None, None] for path, value in middle.items()}
+    draws = {path: value[None, None] for path, value in prior_medians(setting.problem).items()}
     single = Posterior(draws, None, {}, "One simulation at the medians of the prior: nothing was learned from data.")
+    schedule = simulated_treatment(config, setting)
+    under = in_words(schedule, 0.0) or "no treatment"
+    run.say(f"Simulated from the first scan at the medians of the prior, under {under}.")
     with run.stage("simulate", outputs=["forecast.zarr"]) as stage:
         if stage.needed:
             days = forecast_days(config, setting.case)
-            found = forecast(setting.problem, single, days, n_draws=1, chunk=1, key=run.key("simulate"))
+            key = run.key("simulate")
+            found = forecast(setting.problem, single, days, n_draws=1, schedule=schedule, chunk=1, key=key)
             _keep_forecast(run, setting, found, map_days(config, setting.case, days))
             rows = [
                 _row(f"simulate.{c}.volume.day{d:g}", found.volume[c][0, i], "mm^3")
@@ -488,7 +423,7 @@ def run_recommend(config: DictConfig, run: Run) -> None:
     """Posterior -> schedule."""
     setting = prepare(config, run)
     posterior = calibrated(config, run, setting, here=False)
-    recommended(config, run, setting, posterior)
+    recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
     _results(run, config, posterior)
 
 

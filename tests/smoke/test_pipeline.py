@@ -8,13 +8,14 @@ import pytest
 from nibabel.nifti1 import Nifti1Image
 
 from tumortwin import cli_jobs
-from tumortwin.cli import main
+from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.io import read_posterior, write_example_patient
 
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
     "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",
     "controller.max_gradients=1", "controller.weeks=1", "controller.fractions_per_week=2", "runtime.progress=off",
+    "constraint.total_dose.limit=70.0", "constraint.normal_tissue.limit=120.0",  # the example patient has had 60 Gy
 ]  # fmt: skip
 
 
@@ -52,7 +53,17 @@ def test_a_run_leaves_every_file_behind(world):
     assert plan["path_gap"] < 1e-2 and set(plan["outcomes"]) == {"recommended", "equal_effect", "standard_of_care"}
     draws, prior, _, attrs = read_posterior(run / "posterior.zarr")
     assert set(draws) == set(prior) and "initial.age" in attrs["dropped"] and attrs["statement"]
-    assert "Research software, not a medical device" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    for words in ("Research software, not a medical device", "a share of the draws (Wilson)", "no such benefit"):
+        assert words in page
+    without = 1.0 - np.mean(helped_by(plan, "recommended"))
+    assert plan["comparison"]["mean_log_burden.fraction_without_benefit"]["value"] == pytest.approx(without)
+
+
+def helped_by(plan, name):
+    """Draws in which a plan helps, by the outcomes and the smallest gain that the report is given."""
+    ours, theirs = (np.asarray(plan["outcomes"][key]) for key in (name, "standard_of_care"))
+    return theirs - ours > plan["outcome"]["benefit_from"] + plan["outcome"]["benefit_share"] * theirs
 
 
 def test_maps_lie_on_the_patients_own_grid(world):
@@ -80,6 +91,30 @@ def test_an_interrupted_run_redoes_only_what_is_missing(world):
     kept = [n for n in before if n.split("/")[0] in ("posterior.zarr", "forecast.zarr", "plan.json", "derivatives")]
     assert kept and all(before[n] == after[n] for n in kept)
     assert after["report.html"] > before["report.html"] and "DONE" in after
+
+
+@pytest.mark.parametrize(
+    "mistake, code, word",
+    [
+        ("~constraint.start", BAD_CONFIG, "window for the start day"),
+        ("patient.plan.horizon=20.0", BAD_CONFIG, "horizon after the last fraction"),
+        ("patient.plan.standard_start=40.0", BAD_CONFIG, "standard of care that starts within the window"),
+        ("treatment.dose=-2.0", BAD_INPUT, "doses of 0 or more"),
+        ("treatment.start=-20.0", BAD_INPUT, "no dose before the first scan"),
+        ("treatment.fractions=-3", BAD_CONFIG, "0 or more"),
+    ],
+)
+def test_a_mistake_in_the_plan_is_said_before_anything_long_begins(world, capsys, mistake, code, word):
+    scans, runs = world[1].parents[3] / "scans", world[1].parents[3] / "wrong"
+    line = ["twin", *QUICK, f"patient.path={scans}", f"paths.runs={runs}", mistake]
+    assert main(line) == code
+    assert word in capsys.readouterr().err and not list(runs.rglob("posterior.zarr"))
+
+
+def test_a_second_course_within_the_limits_of_the_first_is_refused_with_the_reason(world):
+    new = world[0]("recommend", f"run={world[1]}", "constraint.total_dose.limit=60.0")
+    assert not (new / "plan.json").exists()
+    assert "30 fractions were given before the day of the plan (60 Gy" in (new / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("verb, left", [("report", "report.html"), ("forecast", "forecast.zarr")])

@@ -61,7 +61,9 @@ def test_every_room_has_the_same_quantiles() -> None:
     blank = np.zeros((1, 1, 1, 1))
     grid = Grid.from_spacing((1, 1, 1), (1.0, 1.0, 1.0))
     volume = {"c": draws[:, None]}
-    found = Forecast((0.0,), grid, volume, volume, volume, draws[:, None], blank, blank, {"c": blank}, "c", {})
+    found = Forecast(
+        (0.0,), grid, volume, volume, volume, draws[:, None], draws[:, None], blank, blank, {"c": blank}, "c", {}
+    )
     assert found.interval("c")[:, 0].tolist() == expected.tolist()
     gain = plan(draws)
     said = sentences.compare(gain, gain.standard, gain.recommended)
@@ -166,6 +168,13 @@ def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
 def test_gain_below_the_threshold_is_no_benefit() -> None:
     chosen = plan(np.full(10, 300.0), benefit_from=500.0)
     assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.0
+    assert "helps by more than 0.500 mL in 0 % of the draws" in " ".join(sentences.plan_sentences(chosen))
+
+
+def test_a_smallest_gain_may_be_a_share_of_the_outcome() -> None:
+    chosen = plan(np.asarray([100.0, 900.0]), benefit_share=0.05)  # of 10 mL
+    assert sentences.compare(chosen, chosen.standard, chosen.recommended).p_benefit == 0.5
+    assert "helps by more than 5 % in 50 % of the draws" in " ".join(sentences.plan_sentences(chosen))
 
 
 def test_infinite_distances_are_ranked_and_two_of_them_are_level() -> None:

@@ -7,10 +7,22 @@ import numpy as np
 import pytest
 import twin_case as case
 
-from tumortwin.control import CVaR, MeanLogBurden, PlanVariables, StartWindow, WeeklyFractions
+from tumortwin.control import (
+    Comparison,
+    CVaR,
+    FractionDose,
+    MeanLogBurden,
+    PlanVariables,
+    ProjectedGradient,
+    Recommendation,
+    StartWindow,
+    WeeklyFractions,
+    make_plan,
+)
+from tumortwin.inference import Posterior
 from tumortwin.solvers import simulate
-from tumortwin.treatments import Course
-from tumortwin.twin import planning_problem
+from tumortwin.treatments import Course, Schedule
+from tumortwin.twin import forecast, planning_problem, prior_only, recommend_schedule
 
 WEEKS = WeeklyFractions(2, 2, concurrent={"temozolomide": Course(jnp.arange(5.0), jnp.ones(5))})
 HORIZON = 60.0
@@ -31,7 +43,7 @@ def planned(problem, **changes):
         WEEKS,
         MeanLogBurden(jnp.zeros(()), jnp.asarray(HORIZON)),
         CVaR(0.5),
-        [StartWindow(7.0, 21.0)],
+        [StartWindow(7.0, 21.0), FractionDose(3.0)],
         key=jax.random.key(0),
         **arguments,
     )
@@ -70,3 +82,79 @@ def test_a_plan_starts_from_the_tumor_of_the_day_of_decision(double):
 def test_a_horizon_within_treatment_is_refused(double):
     with pytest.raises(ValueError, match="horizon after the last fraction"):
         planned(double, horizon=25.0)
+
+
+# --- treatment that was never given: its effect is known from the prior alone ---
+
+UNTREATED = ("mechanisms.radiotherapy.alpha", "mechanisms.chemotherapy.sensitivity")
+
+
+@pytest.fixture(scope="module")
+def untreated():
+    """The tiny patient before any treatment."""
+    return case.problem(case.patient(schedule=Schedule()))
+
+
+def test_a_plan_for_an_untreated_patient_draws_radiosensitivity_from_the_prior(untreated):
+    problem = planned(untreated, n_draws=200)
+    assert not set(UNTREATED) & set(untreated.prior.paths)
+    assert set(prior_only(untreated, WEEKS.schedule(PLAN))) == set(UNTREATED) and not prior_only(untreated, Schedule())
+    for path in UNTREATED:
+        found = np.log(np.asarray(problem.draws[path]))
+        median, log_sd = {UNTREATED[0]: (0.04, 0.5), UNTREATED[1]: (0.2, 0.3)}[path]
+        assert np.exp(np.median(found)) == pytest.approx(median, rel=0.15)
+        assert np.std(found) == pytest.approx(log_sd, rel=0.15)
+        growth = np.log(np.asarray(problem.draws["mechanisms.proliferation.rate"]))
+        assert abs(np.corrcoef(found, growth)[0, 1]) < 0.25  # independent of what was learned
+
+
+def test_a_forecast_under_a_plan_draws_it_too_and_one_without_treatment_does_not(untreated):
+    posterior = case.prior_posterior(untreated, 6)
+
+    def looked_ahead(schedule):
+        key = jax.random.key(0)
+        return forecast(untreated, posterior, (0.0, 30.0), schedule=schedule, n_draws=3, chunk=3, key=key)
+
+    with_plan, without = looked_ahead(WEEKS.schedule(PLAN)), looked_ahead(None)
+    assert np.unique(with_plan.draws[UNTREATED[0]]).size == 3
+    assert not set(UNTREATED) & set(without.draws)
+
+
+# --- fresh draws ---
+
+
+@pytest.mark.parametrize("chains, draws", [(1, 40), (4, 10), (3, 7)])
+def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untreated, chains, draws):
+    """Uneven weights, as importance sampling leaves them: a heavy row would come up in any two resamples."""
+    rng = np.random.default_rng(0)
+    weights = rng.exponential(size=(chains, draws)) ** 3
+    growth = 0.02 + 0.001 * np.arange(chains * draws).reshape(chains, draws)  # names the row
+    prior = untreated.prior.sample((chains, draws), key=jax.random.key(0))
+    found = {path: np.asarray(v) for path, v in prior.items()} | {"mechanisms.proliferation.rate": growth}
+    posterior = Posterior(found, np.log(weights / weights.sum()), {}, "")
+    arguments = (WEEKS, MeanLogBurden(0.0, HORIZON), CVaR(0.5), [StartWindow(7.0, 21.0), FractionDose(3.0)])
+    problem = planning_problem(
+        untreated, posterior, *arguments, start_window=(7.0, 21.0), horizon=HORIZON, n_draws=50, key=jax.random.key(1)
+    )
+    seen = {}
+
+    def recommended(*_, fresh_draws, **__):
+        seen.update(fresh_draws)
+        plan = make_plan(problem, PLAN, name="any", value=0.0)
+        nothing = Comparison("any", "any", {}, {}, {}, 0.8, 0)
+        return Recommendation(plan, plan, plan, nothing, nothing)
+
+    monkeypatch.setattr("tumortwin.twin._recommend.recommend", recommended)
+    monkeypatch.setattr("tumortwin.twin._recommend._losses", lambda *_: np.zeros(1))
+    recommend_schedule(problem, posterior, ProjectedGradient(PLAN), PLAN, n_fresh=50, key=jax.random.key(2))
+    planning, fresh = (set(np.asarray(d["mechanisms.proliferation.rate"]).tolist()) for d in (problem.draws, seen))
+    assert len(planning) > 3 and len(fresh) > 3 and not planning & fresh
+    assert np.unique(np.asarray(seen[UNTREATED[0]])).size == 50
+
+
+def test_a_single_draw_has_no_other_half():
+    one = Posterior({"rate": np.ones((1, 1))}, None, {}, "")
+    assert one.halves() == (one, one)
+    first, second = Posterior({"rate": np.arange(5.0)[None]}, None, {}, "").halves()
+    assert sorted([*first.draws["rate"].ravel(), *second.draws["rate"].ravel()]) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert first.weights.sum() == pytest.approx(1.0) and second.weights.sum() == pytest.approx(1.0)

@@ -19,16 +19,27 @@ from tumortwin.metrics import central_interval, quantile, wilson
 
 N_BOOTSTRAP = 2000
 CONFIDENCE = 0.95
+DRAWS = "draws"
+"""Interval: the central share of the draws."""
+BOOTSTRAP = "bootstrap"
+"""Interval: of a statistic of the draws, which are finitely many."""
+WILSON = "Wilson"
+"""Interval: of a share of the draws, which are finitely many."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its interval (None where it has none: the toxicity of a plan is not uncertain)."""
+    """A number with its interval (None where it has none: the toxicity of a plan is not uncertain).
+
+    `interval` says what the interval is of: `DRAWS` spreads as one patient may, `BOOTSTRAP` and `WILSON` narrow with
+    the number of draws.
+    """
 
     value: float
     low: float | None
     high: float | None
     unit: str
+    interval: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -53,7 +64,7 @@ class Comparison:
     failed_draws: int
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """name -> {value, low, high, unit}."""
+        """name -> {value, low, high, unit, interval}."""
         return {name: estimate.to_json() for name, estimate in self.entries.items()}
 
 
@@ -125,14 +136,14 @@ def _gain_entries(
 ) -> dict[str, Estimate]:
     gain = losses[0] - losses[1]
     estimates = _bootstrap(jnp.asarray(losses[0]), jnp.asarray(losses[1]), jnp.asarray(weights), CVaR(level), key)
-    entries = {name: Estimate(*found, unit) for name, found in zip(RESAMPLED, estimates, strict=True)}
+    entries = {name: Estimate(*found, unit, BOOTSTRAP) for name, found in zip(RESAMPLED, estimates, strict=True)}
     spread = central_interval(gain, CONFIDENCE, weights)
-    entries["gain_over_draws"] = Estimate(float(quantile(gain, 0.5, weights)), *spread, unit)
+    entries["gain_over_draws"] = Estimate(float(quantile(gain, 0.5, weights)), *spread, unit, DRAWS)
     effective = 1.0 / float((weights**2).sum())
     for name, holds in (("probability_of_benefit", gain > 0.0), ("fraction_without_benefit", gain < minimal)):
         share = min(float(weights[holds].sum()), 1.0)
         found = wilson(share * effective, effective)
-        entries[name] = Estimate(found.value, found.low, found.high, units.FRACTION)
+        entries[name] = Estimate(found.value, found.low, found.high, units.FRACTION, WILSON)
     return entries
 
 

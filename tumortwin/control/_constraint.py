@@ -53,7 +53,10 @@ class AbstractConstraint(eqx.Module):
 
 
 class TotalDose(AbstractConstraint):
-    """Sum of all planned fractions <= `limit` [Gy]. **Good values:** 60 Gy (glioblastoma standard of care)."""
+    """Sum of all fractions, planned and earlier, <= `limit` [Gy].
+
+    **Good values:** 60 Gy (glioblastoma standard of care).
+    """
 
     limit: float = eqx.field(static=True, converter=float, default=60.0)
 
@@ -61,7 +64,7 @@ class TotalDose(AbstractConstraint):
     unit: ClassVar[str] = units.DOSE
 
     def violation(self, variables: PlanVariables, parametrization: WeeklyFractions) -> Float[Array, ""]:
-        return jnp.sum(parametrization.fraction_doses(variables)) - self.limit
+        return jnp.sum(parametrization.fraction_doses(variables)) + sum(parametrization.earlier) - self.limit
 
     def limits(self) -> Limits:
         return Limits(total_dose=self.limit)
@@ -96,7 +99,9 @@ class FractionDose(AbstractConstraint):
 
 
 class EffectiveDose(AbstractConstraint):
-    """Normal-tissue BED, sum n d (1 + d / (alpha/beta)) <= `limit` [Gy].
+    """Normal-tissue BED, sum n d (1 + d / (alpha/beta)) <= `limit` [Gy], over planned and earlier fractions.
+
+    Several limits may stand side by side, each with its own alpha/beta. No recovery between courses is counted.
 
     **Good values:** alpha/beta 3 Gy and 100 Gy, the BED_3 of 30 x 2 Gy.
     """
@@ -108,13 +113,19 @@ class EffectiveDose(AbstractConstraint):
     unit: ClassVar[str] = units.DOSE
 
     def violation(self, variables: PlanVariables, parametrization: WeeklyFractions) -> Float[Array, ""]:
-        return biologically_effective_dose(parametrization.fraction_doses(variables), self.alpha_beta) - self.limit
+        planned = biologically_effective_dose(parametrization.fraction_doses(variables), self.alpha_beta)
+        return planned + earlier_effect(parametrization, self.alpha_beta) - self.limit
 
     def limits(self) -> Limits:
         return Limits(effective_dose=self.limit, alpha_beta=self.alpha_beta)
 
     def describe(self) -> dict[str, Any]:
         return {"limit": self.limit, "alpha_beta": self.alpha_beta}
+
+
+def earlier_effect(parametrization: WeeklyFractions, alpha_beta: float) -> float:
+    """BED [Gy] of the fractions given before the plan."""
+    return sum(dose * (1.0 + dose / alpha_beta) for dose in parametrization.earlier)
 
 
 class StartWindow(AbstractConstraint):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tumortwin.control._constraint import AbstractConstraint
+from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA, AbstractConstraint, earlier_effect
 from tumortwin.control._schedule import PlanVariables, WeeklyFractions
 
 BISECTIONS = 60
@@ -18,19 +18,21 @@ BISECTIONS = 60
 class FeasibleSet(eqx.Module):
     """Box, total dose and normal-tissue BED in the weekly fraction doses; an interval for the start day.
 
-    $$ l \\le d \\le h, \\quad n \\sum_w d_w \\le B, \\quad n \\sum_w d_w (1 + d_w / r) \\le E, \\quad t \\in [a, b] $$
+    $$ l \\le d \\le h, \\quad n \\sum_w d_w \\le B, \\quad n \\sum_w d_w (1 + d_w / r_j) \\le E_j,
+        \\quad t \\in [a, b] $$
 
-    with n fractions a week and r the alpha/beta of normal tissue. Convex. The projection of y on it is separable once
-    the two dual variables are known,
+    with n fractions a week, B and E_j what earlier fractions leave of the limits, and r_j the alpha/beta of each BED
+    limit. Convex. The projection of y on it is separable once the dual variables are known,
 
-    $$ d_w = clip\\left(\\frac{y_w - n(\\mu + \\nu)}{1 + 2 n \\nu / r}, l_w, h_w\\right) $$
+    $$ d_w = clip\\left(\\frac{y_w - n(\\mu + \\sum_j \\nu_j)}{1 + 2 n \\sum_j \\nu_j / r_j}, l_w, h_w\\right) $$
 
-    and both are found by nested bisection; the feasible end of the bracket is returned, so a projected plan keeps its
-    limits in floating point too. The start day is independent of the doses and is clipped.
+    and they are found by nested bisection; the feasible end of the bracket is returned, so a projected plan keeps its
+    limits in floating point too. Of several BED limits mostly one binds: the projection that minds it alone is the
+    answer when it keeps the others. The start day is independent of the doses and is clipped.
 
     The limits are arrays, so one compiled projection serves every set of a shape.
 
-    **Raises:** `ValueError` when no plan keeps the limits, when a bound is missing, or for two different alpha/beta.
+    **Raises:** `ValueError` when no plan keeps the limits, or when a bound is missing.
     """
 
     low: np.ndarray
@@ -46,15 +48,18 @@ class FeasibleSet(eqx.Module):
         weeks = parametrization.n_weeks
         low = np.max([np.broadcast_to(v.dose_low, weeks) for v in limits] + [np.zeros(weeks)], axis=0)
         high = np.min([np.broadcast_to(v.dose_high, weeks) for v in limits] + [np.full(weeks, np.inf)], axis=0)
-        ratios = {v.alpha_beta for v in limits if v.alpha_beta is not None}
-        if len(ratios) > 1:
-            raise ValueError(f"required: one alpha/beta for all BED limits; received: {sorted(ratios)} Gy")
+        ratios = sorted({v.alpha_beta for v in limits if v.alpha_beta is not None}) or [NORMAL_TISSUE_ALPHA_BETA]
+        tightest = [min([v.effective_dose for v in limits if v.alpha_beta == r], default=np.inf) for r in ratios]
         self.low, self.high = low, high
-        self.start = np.asarray([max(v.start_low for v in limits), min(v.start_high for v in limits)])
+        starts = [(v.start_low, v.start_high) for v in limits]
+        self.start = np.asarray(
+            [max([s[0] for s in starts], default=-np.inf), min([s[1] for s in starts], default=np.inf)]
+        )
         self.fractions = parametrization.fractions_per_week
-        self.total_dose = np.asarray(min(v.total_dose for v in limits))
-        self.effective_dose = np.asarray(min(v.effective_dose for v in limits))
-        self.alpha_beta = np.asarray(ratios.pop() if ratios else 1.0)
+        total = min([v.total_dose for v in limits], default=np.inf)
+        self.total_dose = np.asarray(total - sum(parametrization.earlier))
+        self.effective_dose = np.asarray(tightest) - [earlier_effect(parametrization, r) for r in ratios]
+        self.alpha_beta = np.asarray(ratios)
         self._check(low, high)
 
     def _check(self, low: np.ndarray, high: np.ndarray) -> None:
@@ -68,18 +73,20 @@ class FeasibleSet(eqx.Module):
             raise ValueError(
                 f"required: low <= high; received: {low.tolist()} to {high.tolist()} Gy, days {self.start.tolist()}"
             )
-        if self._total(low) > self.total_dose or self._effective(low) > self.effective_dose:
+        if self._total(low) > self.total_dose or (self._effective(low) > self.effective_dose).any():
             raise ValueError(
                 f"required: the lowest weekly doses within the budgets; received: {self._total(low):.2f} of "
-                f"{self.total_dose} Gy and BED {self._effective(low):.2f} of {self.effective_dose} Gy; "
-                "try: a lower FractionDose.low"
+                f"{self.total_dose:.2f} Gy and BED {np.round(self._effective(low), 2).tolist()} of "
+                f"{np.round(self.effective_dose, 2).tolist()} Gy that earlier fractions leave; "
+                "try: a lower FractionDose.low, or higher limits"
             )
 
     def _total(self, dose):
         return self.fractions * dose.sum()
 
     def _effective(self, dose):
-        return self.fractions * (dose * (1.0 + dose / self.alpha_beta)).sum()
+        """BED [limit] of the planned fractions."""
+        return self.fractions * (dose.sum() + (dose**2).sum() / self.alpha_beta)
 
     @eqx.filter_jit
     def contains(self, variables: PlanVariables, tolerance: float = 1e-9) -> Array:
@@ -89,7 +96,7 @@ class FeasibleSet(eqx.Module):
         return (
             jnp.all(inside)
             & (self._total(dose) <= self.total_dose + tolerance)
-            & (self._effective(dose) <= self.effective_dose + tolerance)
+            & jnp.all(self._effective(dose) <= self.effective_dose + tolerance)
             & (day >= self.start[0] - tolerance)
             & (day <= self.start[1] + tolerance)
         )
@@ -101,20 +108,34 @@ class FeasibleSet(eqx.Module):
         return PlanVariables(self._project_doses(variables.weekly_fraction_dose), start)
 
     def _project_doses(self, target: Float[Array, " week"]) -> Float[Array, " week"]:
+        every = tuple(range(self.alpha_beta.size))
+        alone = jnp.stack([self._nearest(target, (limit,)) for limit in every])
+        if len(every) == 1:
+            return alone[0]
+        kept = jnp.stack([jnp.all(self._effective(dose) <= self.effective_dose) for dose in alone])
+        return jax.lax.cond(jnp.any(kept), lambda: alone[jnp.argmax(kept)], lambda: self._nearest(target, every))
+
+    def _nearest(self, target: Float[Array, " week"], limits: tuple[int, ...]) -> Float[Array, " week"]:
+        """The nearest doses within the box, the total dose and the BED limits of the given indices."""
         n, low, high = self.fractions, jnp.asarray(self.low), jnp.asarray(self.high)
-
-        def dose(mu: Array, nu: Array) -> Array:
-            return jnp.clip((target - n * (mu + nu)) / (1.0 + 2.0 * n * nu / self.alpha_beta), low, high)
-
-        def within_total(nu: Array) -> Array:
-            """The budget's dual variable for a given dual variable of the BED limit."""
-            top = jnp.maximum(jnp.max(target) / n, 1.0)  # d <= 0 before clipping: nothing lower exists
-            return _smallest(lambda mu: self._total(dose(mu, nu)) <= self.total_dose, top)
-
-        # A nu at which every dose before clipping is at most its lower bound's floor, zero.
+        budgets, ratios = jnp.asarray(self.effective_dose), jnp.asarray(self.alpha_beta)
+        # A multiplier at which every dose before clipping is at most its lower bound's floor, zero.
         top = jnp.maximum(jnp.max(target) / n, 1.0)
-        nu = _smallest(lambda v: self._effective(dose(within_total(v), v)) <= self.effective_dose, top)
-        return dose(within_total(nu), nu)
+
+        def dose(mu: Array, nus: tuple[Array, ...]) -> Array:
+            bend = sum((nu / ratios[j] for j, nu in zip(limits, nus, strict=True)), jnp.zeros(()))
+            return jnp.clip((target - n * (mu + sum(nus))) / (1.0 + 2.0 * n * bend), low, high)
+
+        def settled(nus: tuple[Array, ...]) -> Array:
+            """The doses for given multipliers of the first BED limits, the others and the total's chosen for them."""
+            if len(nus) == len(limits):
+                mu = _smallest(lambda m: self._total(dose(m, nus)) <= self.total_dose, top)
+                return dose(mu, nus)
+            j = limits[len(nus)]
+            nu = _smallest(lambda v: self._effective(settled((*nus, v)))[j] <= budgets[j], top)
+            return settled((*nus, nu))
+
+        return settled(())
 
 
 def _smallest(feasible, top: Array) -> Array:

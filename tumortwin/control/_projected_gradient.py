@@ -79,7 +79,7 @@ class ProjectedGradient(AbstractController):
     solve of every draw that carries weight.
 
     **Arguments:** `reference`: the plan to start from and to beat; `tolerance` [Gy]; `start_scale` [day] that counts
-    like 1 Gy; `start_step` [day] and `dose_step` [Gy] of the deliverable plan.
+    like 1 Gy; `start_step` [day], counted from the start of `reference`, and `dose_step` [Gy] of the deliverable plan.
 
     **Good values:** tolerance 0.01 Gy with 3-D float32 solves, 1e-4 Gy with closed forms; `start_step` 7 keeps the
     weekday.
@@ -142,7 +142,8 @@ class ProjectedGradient(AbstractController):
 
     def postprocess(self, problem: PlanningProblem, state: Search, name: str) -> Plan:
         feasible = problem.feasible_set
-        candidates = deliverable(feasible, self._unpack(state.best.point), self.dose_step, self.start_step)
+        found, anchor = self._unpack(state.best.point), float(self.reference.start_day)
+        candidates = deliverable(feasible, found, self.dose_step, self.start_step, anchor)
         values = [sample_risk(problem, v) for v in candidates]
         chosen = int(np.nanargmin(values))
         convergence = dict(self.info(state)) | {"rounding_cost": values[chosen] - state.best.value}

@@ -8,7 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin.control._comparison import Comparison, compare
-from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA, AbstractConstraint, EffectiveDose
+from tumortwin.control._constraint import (
+    NORMAL_TISSUE_ALPHA_BETA,
+    AbstractConstraint,
+    EffectiveDose,
+    earlier_effect,
+)
 from tumortwin.control._controller import AbstractController, OnStep, optimize
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._plan import Plan, jsonable, make_plan, sample_losses
@@ -77,10 +82,14 @@ class Recommendation:
 
 
 def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -> tuple[AbstractConstraint, ...]:
-    """The constraints, with the normal-tissue BED held at (or below) that of `reference`."""
-    given = [c for c in constraints if c.limits().alpha_beta is not None]
-    others = tuple(c for c in constraints if c.limits().alpha_beta is None)
-    limit = min([reference.toxicity["bed_3_gy"], *(c.limits().effective_dose for c in given)])
+    """The constraints, with the normal-tissue BED (alpha/beta 3) held at or below that of `reference` as well.
+
+    A BED limit with another alpha/beta stays beside it. Earlier fractions count in the limit, so theirs is added.
+    """
+    same = [c for c in constraints if c.limits().alpha_beta == NORMAL_TISSUE_ALPHA_BETA]
+    others = tuple(c for c in constraints if c.limits().alpha_beta != NORMAL_TISSUE_ALPHA_BETA)
+    before = earlier_effect(reference.parametrization, NORMAL_TISSUE_ALPHA_BETA)
+    limit = min([reference.toxicity["bed_3_gy"] + before, *(c.limits().effective_dose for c in same)])
     return (*others, EffectiveDose(limit, NORMAL_TISSUE_ALPHA_BETA))
 
 

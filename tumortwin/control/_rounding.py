@@ -10,19 +10,27 @@ ALMOST = 1e-6
 
 
 def deliverable(
-    feasible: FeasibleSet, variables: PlanVariables, dose_step: float, start_step: float
+    feasible: FeasibleSet, variables: PlanVariables, dose_step: float, start_step: float, anchor: float
 ) -> list[PlanVariables]:
     """Plans near `variables` with doses in multiples of `dose_step` [Gy] and start days `start_step` [day] apart.
 
-    Start days are counted from the beginning of the window; the two neighbours inside it are returned. Doses are
-    rounded down, then raised by a step where the limits allow, largest remainder first: the limits are kept.
+    Start days are whole steps from the day `anchor`: a step of 7 days keeps its weekday. The two neighbours inside the
+    window are returned, or the day of the grid in the window that is nearest. Doses are rounded down, then raised by a
+    step where the limits allow, largest remainder first: the limits are kept.
+
+    **Raises:** `ValueError` for a window that holds no day of the grid.
     """
     doses = _rounded_doses(feasible, np.asarray(variables.weekly_fraction_dose, dtype=float), dose_step)
     first, last = (float(day) for day in feasible.start)
-    steps = (float(variables.start_day) - first) / start_step
-    near = {np.floor(steps + ALMOST), np.ceil(steps - ALMOST)}
-    days = [float(first + k * start_step) for k in sorted(near)]
-    return [PlanVariables(doses, day) for day in days if first <= day <= last]
+    lowest, highest = np.ceil((first - anchor) / start_step - ALMOST), np.floor((last - anchor) / start_step + ALMOST)
+    if lowest > highest:
+        raise ValueError(
+            f"required: a start window with a day that is a whole number of steps of {start_step:g} days from day "
+            f"{anchor:g}; received: days {first:g} to {last:g}"
+        )
+    steps = (float(variables.start_day) - anchor) / start_step
+    near = {float(np.clip(k, lowest, highest)) for k in (np.floor(steps + ALMOST), np.ceil(steps - ALMOST))}
+    return [PlanVariables(doses, float(np.clip(anchor + k * start_step, first, last))) for k in sorted(near)]
 
 
 def _rounded_doses(feasible: FeasibleSet, doses: np.ndarray, step: float) -> np.ndarray:

@@ -39,7 +39,9 @@ class WeeklyFractions(eqx.Module):
 
     **Arguments:** `n_weeks`; `fractions_per_week` (1-5); `first_weekday` of the first fraction, 0 is Monday;
     `concurrent`: drug courses whose times [day] count from the first fraction and move with it; `fixed`: treatment that
-    does not move (what was given before, resections).
+    does not move (what was given before, resections); `earlier`: doses [Gy] of fractions given before the day from
+    which the plan counts. They are no part of its schedule (the tumor of that day has had them), but every dose limit
+    counts them.
 
     **Raises:** `ValueError` for counts out of range.
 
@@ -55,6 +57,9 @@ class WeeklyFractions(eqx.Module):
     first_weekday: int = eqx.field(static=True, default=0)
     concurrent: dict[str, Course] = eqx.field(default_factory=dict)
     fixed: Schedule = eqx.field(default_factory=Schedule)
+    earlier: tuple[float, ...] = eqx.field(
+        static=True, default=(), converter=lambda doses: tuple(float(dose) for dose in doses)
+    )
 
     def __check_init__(self) -> None:
         if self.n_weeks < 1 or not 1 <= self.fractions_per_week <= WEEKDAYS or not 0 <= self.first_weekday < WEEKDAYS:
@@ -104,6 +109,7 @@ class WeeklyFractions(eqx.Module):
             "fractions_per_week": self.fractions_per_week,
             "start_day": float(variables.start_day),
             "first_weekday": self.first_weekday,
+            "earlier_dose_gy": sum(self.earlier),
             "schedule": self.schedule(variables).describe(),
         }
 

@@ -9,17 +9,17 @@ from tumortwin.control._schedule import PlanVariables
 def filled(feasible: FeasibleSet, order: np.ndarray, cap: np.ndarray | None = None) -> np.ndarray:
     """Weekly fraction doses [Gy]: lowest doses everywhere, then each week of `order` raised as far as limits allow.
 
-    `cap` replaces the highest dose a week. The last raised week takes what is left of the total dose and of the BED
-    (positive root of d (1 + d / r) = what is left).
+    `cap` replaces the highest dose a week. The last raised week takes what is left of the total dose and of every BED
+    limit (positive root of d (1 + d / r) = what is left).
     """
     low, high = np.asarray(feasible.low), np.asarray(feasible.high) if cap is None else cap
     dose, n, ratio = low.copy(), feasible.fractions, feasible.alpha_beta
     for week in order:
         others = np.delete(dose, week)
         total_left = feasible.total_dose / n - others.sum()
-        effective_left = feasible.effective_dose / n - (others * (1.0 + others / ratio)).sum()
-        root = 0.5 * ratio * (np.sqrt(1.0 + 4.0 * effective_left / ratio) - 1.0)
-        dose[week] = max(min(high[week], total_left, root), low[week])
+        effective_left = feasible.effective_dose / n - (others * (1.0 + others / ratio[:, None])).sum(axis=-1)
+        root = 0.5 * ratio * (np.sqrt(1.0 + 4.0 * np.maximum(effective_left, 0.0) / ratio) - 1.0)
+        dose[week] = max(min(high[week], total_left, root.min()), low[week])
     return dose
 
 
@@ -31,9 +31,10 @@ def default_starts(feasible: FeasibleSet, reference: PlanVariables) -> dict[str,
     doses = np.asarray(reference.weekly_fraction_dose, dtype=float)
     weeks = np.arange(doses.size)
     given = weeks[: max(doses.size - 2, 1)]
-    effective = (doses * (1.0 + doses / feasible.alpha_beta)).sum() / given.size
+    ratio = feasible.alpha_beta[0]
+    effective = (doses * (1.0 + doses / ratio)).sum() / given.size
     fewer = np.zeros_like(doses)
-    fewer[given] = 0.5 * feasible.alpha_beta * (np.sqrt(1.0 + 4.0 * effective / feasible.alpha_beta) - 1.0)
+    fewer[given] = 0.5 * ratio * (np.sqrt(1.0 + 4.0 * effective / ratio) - 1.0)
     candidates = {
         "reference": doses,
         "front_loaded": filled(feasible, weeks),

@@ -58,6 +58,28 @@ class Posterior:
         """Central credible interval of one parameter."""
         return self.quantile(path, (1 - level) / 2), self.quantile(path, (1 + level) / 2)
 
+    def halves(self) -> tuple["Posterior", "Posterior"]:
+        """Two posteriors that share no draw, weights normalized in each, to choose with one and to judge on the other.
+
+        Chains stay whole where there are several. A posterior of a single draw cannot be split: both halves are it.
+        """
+        chains, draws = self.weights.shape
+        if chains * draws == 1:
+            return self, self
+        axis, middle = (0, chains // 2) if chains > 1 else (1, draws // 2)
+
+        def part(half: slice) -> "Posterior":
+            rows = (half,) if axis == 0 else (slice(None), half)
+            weights = None if self.log_weights is None else self.log_weights[rows]
+            if weights is not None:
+                top = weights.max()
+                weights = weights - top - np.log(np.exp(weights - top).sum())
+            kept = {path: value[rows] for path, value in self.draws.items()}
+            density = None if self.log_density is None else self.log_density[rows]
+            return dataclasses.replace(self, draws=kept, log_weights=weights, log_density=density)
+
+        return part(slice(None, middle)), part(slice(middle, None))
+
     def resample(self, n: int, *, key: Array) -> dict[str, np.ndarray]:
         """`n` draws of equal weight by systematic resampling: path -> values [n, ...], the same rows for all paths.
 

@@ -104,6 +104,21 @@ class Prior(eqx.Module):
 
         return jnp.maximum(jax.jvp(gradient, (z,), (jnp.ones_like(z),))[1], 0)
 
+    def quantile(self, level: float) -> Values:
+        """The quantile of every parameter's own distribution (0.5: the median), by path.
+
+        **Raises:** `ValueError` for a distribution without a quantile function in NumPyro.
+        """
+        found = {}
+        for path in self.paths:
+            try:
+                found[path] = jnp.broadcast_to(self.distributions[path].icdf(jnp.asarray(level)), self.shapes[path])
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"required: a prior of {path!r} with a quantile function; received: {self.distributions[path]!r}"
+                ) from error
+        return found
+
     def sample(self, shape: tuple[int, ...], *, key: Array) -> Values:
         """Draws from the prior by path, each of `shape` + the parameter's own shape."""
         found = {}

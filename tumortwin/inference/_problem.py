@@ -39,6 +39,8 @@ class Problem(eqx.Module):
       another schedule) or a plain function.
     - `spacing`: voxel edge lengths [mm]; needed only to estimate the weights (`reweight`).
     - `ties`: pairs (target, source): the model's parameter `target` takes the value of the calibrated path `source`.
+    - `unlearned`: the prior of paths that act on nothing in the data but may under another schedule (the effect of a
+      treatment that was not given yet). No calibrator reads it.
     """
 
     model: Any
@@ -48,6 +50,7 @@ class Problem(eqx.Module):
     solve: Solve
     spacing: tuple[float, float, float] | None = eqx.field(static=True, default=None)
     ties: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
+    unlearned: Prior | None = None
 
     def __check_init__(self) -> None:
         if not self.data:

@@ -8,6 +8,7 @@ from tumortwin.io._atlas import atlas_tissue as atlas_tissue
 from tumortwin.io._atlas import load_atlas_anatomy as load_atlas_anatomy
 from tumortwin.io._bids import bids_name as bids_name
 from tumortwin.io._bids import write_dataset_description as write_dataset_description
+from tumortwin.io._checks import check_doses as check_doses
 from tumortwin.io._example import write_example_patient as write_example_patient
 from tumortwin.io._folder import load_folder_patient as load_folder_patient
 from tumortwin.io._gbm_progression import load_gbm_progression as load_gbm_progression

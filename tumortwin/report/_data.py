@@ -287,13 +287,17 @@ class Regimen:
 
 @dataclasses.dataclass(frozen=True)
 class PlanRow:
-    """A further line of the comparison table, printed as given (`low`, `high`: interval or None)."""
+    """A further line of the comparison table, printed as given (`low`, `high`: interval or None).
+
+    `interval` says what it is an interval of: the draws, or a mean or share of finitely many draws.
+    """
 
     name: str
     value: Number
     low: Number | None = None
     high: Number | None = None
     unit: str = ""
+    interval: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -302,7 +306,8 @@ class Plan:
 
     `outcome_name`, `outcome_unit`: what `Regimen.outcome` measures (`enhancing tumor volume on day 180`, `mm^3`).
     `equal_bed`: the recommended shape scaled to the standard's normal-tissue BED, if fraction size may explain a gain.
-    `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit; `risk`: what was minimised.
+    `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit; `benefit_share`: the same as a
+    share of the other regimen's outcome (the two add up); `risk`: what was minimised.
     """
 
     recommended: Regimen
@@ -312,6 +317,7 @@ class Plan:
     equal_bed: Regimen | None = None
     lower_is_better: bool = True
     benefit_from: Number = 0.0
+    benefit_share: Number = 0.0
     risk: str = ""
     constraints: tuple[str, ...] = ()
     rows: tuple[PlanRow, ...] = ()

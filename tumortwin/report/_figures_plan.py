@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
 from tumortwin.report._data import Plan, Regimen
-from tumortwin.report._sentences import compare
+from tumortwin.report._sentences import compare, helped, paired_gain
 from tumortwin.report._style import GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR, Picture, new_figure, render
 from tumortwin.report._words import interval, number, percent, pretty_unit, shown, summarize, upper_first, with_unit
 
@@ -73,16 +73,16 @@ def _outcomes(axes: Axes, plan: Plan) -> None:
 def _gain(axes: Axes, plan: Plan) -> None:
     """Histogram of the paired gain; draws without benefit in gray."""
     factor, unit = shown(plan.outcome_unit)
-    sign = 1.0 if plan.lower_is_better else -1.0
-    gain = np.ravel(plan.standard.outcome - plan.recommended.outcome) * sign * factor
+    gain = np.ravel(paired_gain(plan, plan.standard, plan.recommended)) * factor
+    better = np.ravel(helped(plan, plan.standard, plan.recommended))
     threshold = float(plan.benefit_from) * factor
     low, high = np.quantile(gain, [0.005, 0.995])
     width = max(high - low, 1e-12) / 28
     first = threshold - width * np.ceil((threshold - low) / width)
     edges = first + width * np.arange(int(np.ceil((high - first) / width)) + 1)
-    counts, edges = np.histogram(gain, bins=edges)
-    colors = [PLAN_COLOR if left >= threshold - 1e-9 * width else PALE for left in edges[:-1]]
-    axes.bar(edges[:-1], counts, width=0.92 * width, align="edge", color=colors, lw=0)
+    none, some = (np.histogram(gain[chosen], bins=edges)[0] for chosen in (~better, better))
+    axes.bar(edges[:-1], none, width=0.92 * width, align="edge", color=PALE, lw=0)
+    axes.bar(edges[:-1], some, bottom=none, width=0.92 * width, align="edge", color=PLAN_COLOR, lw=0)
     axes.axvline(threshold, color=INK, lw=0.7)
     said = compare(plan, plan.standard, plan.recommended)
     axes.set_title("Gain over standard of care, draw by draw", pad=8)

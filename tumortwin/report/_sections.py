@@ -293,8 +293,11 @@ def plan_section(data: ReportData) -> Section:
     regimens = [plan.standard, plan.recommended, *([] if plan.equal_bed is None else [plan.equal_bed])]
     tables = [_table(heads, [_regimen_row(plan, r) for r in regimens], strong=1)]
     if plan.rows:
-        rows = [[r.name, number(r.value), _row_interval(r.low, r.high), words.pretty_unit(r.unit)] for r in plan.rows]
-        tables.append(_table(["Further comparison", "Value", "95 % of draws", "Unit"], rows))
+        rows = [
+            [r.name, number(r.value), _row_interval(r.low, r.high), r.interval, words.pretty_unit(r.unit)]
+            for r in plan.rows
+        ]
+        tables.append(_table(["Further comparison", "Value", "95 % interval", "Interval of", "Unit"], rows))
     lead = [
         " ".join(sentences.plan_sentences(plan)),
         "A computed schedule is a question to a radiation oncologist, not an answer.",

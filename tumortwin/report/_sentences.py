@@ -42,12 +42,30 @@ class Comparison:
 
 
 def compare(plan: Plan, against: Regimen, regimen: Regimen) -> Comparison:
-    """Gain of `regimen` over `against`: median, 95 % interval, P(gain > `benefit_from`)."""
+    """Gain of `regimen` over `against`: median, 95 % interval, share of draws that it helps (`helped`)."""
     factor, unit = shown(plan.outcome_unit)
-    gain = (against.outcome - regimen.outcome) * (1.0 if plan.lower_is_better else -1.0)
-    low, median, high = quantile(gain, np.asarray([0.025, 0.5, 0.975])) * factor
-    benefit = float(np.mean(gain > plan.benefit_from))
+    low, median, high = quantile(paired_gain(plan, against, regimen), np.asarray([0.025, 0.5, 0.975])) * factor
+    benefit = float(np.mean(helped(plan, against, regimen)))
     return Comparison(float(median), float(low), float(high), benefit, pretty_unit(unit))
+
+
+def paired_gain(plan: Plan, against: Regimen, regimen: Regimen) -> np.ndarray:
+    """Gain of every draw, in the outcome's unit; positive where `regimen` is better."""
+    return (against.outcome - regimen.outcome) * (1.0 if plan.lower_is_better else -1.0)
+
+
+def helped(plan: Plan, against: Regimen, regimen: Regimen) -> np.ndarray:
+    """Draws (bool) whose gain is more than the smallest that counts."""
+    smallest = plan.benefit_from + plan.benefit_share * np.abs(against.outcome)
+    return paired_gain(plan, against, regimen) > smallest
+
+
+def _least(plan: Plan) -> str:
+    """The smallest gain that counts, in words; nothing when every gain does."""
+    factor, unit = shown(plan.outcome_unit)
+    amount = f"{number(float(plan.benefit_from) * factor)} {pretty_unit(unit)}".strip() if plan.benefit_from else ""
+    share = percent(float(plan.benefit_share)) if plan.benefit_share else ""
+    return " and ".join(part for part in (amount, share) if part)
 
 
 def last_observed(data: ReportData, channel: str) -> tuple[float, float] | None:
@@ -119,10 +137,13 @@ def plan_sentences(plan: Plan) -> list[str]:
     better = "lower" if (gain.median >= 0) == plan.lower_is_better else "higher"
     size = f"{number(abs(gain.median), like=scale)} {gain.unit}".strip()
     bounds = interval(gain.low, gain.high)
+    least = _least(plan)
+    by, such = (f" by more than {least}", "such ") if least else ("", "")
     text = [
         f"With {_total_dose(plan)}{_start(plan)}, the recommended schedule makes the {plan.outcome_name} {better} than "
         f"standard of care by {size} (median gain; 95 % of draws {bounds}).",
-        f"It helps in {percent(gain.p_benefit)} of the draws; in {percent(1 - gain.p_benefit)} there is no benefit.",
+        f"It helps{by} in {percent(gain.p_benefit)} of the draws; in {percent(1 - gain.p_benefit)} there is no "
+        f"{such}benefit.",
     ]
     if plan.recommended.bed is not None and plan.standard.bed is not None:
         beds = [float(r.bed) for r in (plan.recommended, plan.standard) if r.bed is not None]

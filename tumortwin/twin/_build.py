@@ -28,6 +28,7 @@ from tumortwin.treatments import Resection, Schedule
 from tumortwin.twin._frame import ModelFrame
 from tumortwin.twin._patient import Patient, Scan
 from tumortwin.twin._pattern import smooth_modes
+from tumortwin.twin._unlearned import CHEMOTHERAPY, RADIOTHERAPY, is_given
 
 # The same density is the contour of the initial condition and the threshold of the observation.
 TIES = {
@@ -77,7 +78,8 @@ def build_problem(
     """The calibration problem of a patient.
 
     Paths of the prior that have nothing to act on are dropped: radiosensitivity of a patient without fractions before
-    the last scan, the threshold of a channel that was never acquired, and so on (`dropped_paths`).
+    the last scan, the threshold of a channel that was never acquired, and so on (`dropped_paths`). The effects of
+    treatment among them stay in `Problem.unlearned`: forecasts and plans that give the treatment draw them from there.
 
     **Raises:** `ValueError` for a first visit without any outlined tumor.
     """
@@ -100,6 +102,7 @@ def build_problem(
     model = ReactionDiffusion(mechanisms, tissue, initial, settings.front_correction)
     data = _data(patient, frame, settings, np.asarray(tissue.domain.mask))
     kept, observations = _with_shifts(kept, observations, data)
+    waiting = {path: prior[path] for path in dropped if path.startswith((RADIOTHERAPY, CHEMOTHERAPY))}
     ties = {target: source for target, source in TIES.items() if settings.start == "contours" and source in kept}
     return Problem(
         model=model,
@@ -109,6 +112,7 @@ def build_problem(
         solve=Solve(on_frame(patient.schedule, frame), solver),
         spacing=frame.grid.spacing,
         ties=tuple(sorted(ties.items())),
+        unlearned=Prior(waiting) if waiting else None,
     )
 
 
@@ -159,14 +163,10 @@ def dropped_paths(
     last = patient.scans[-1].day
     channels = {c for scan in patient.scans for c in scan.masks}
     reasons: dict[str, str] = {}
-    given = np.asarray(patient.schedule.radiotherapy.times)
     for path in prior:
-        if path.startswith("mechanisms.radiotherapy") and not (given < last).any():
-            reasons[path] = "no fraction was given before the last scan"
-        if path.startswith("mechanisms.chemotherapy") and not any(
-            (np.asarray(course.times) < last).any() for course in patient.schedule.drugs.values()
-        ):
-            reasons[path] = "no drug was given before the last scan"
+        if not is_given(path, patient.schedule, last):
+            agent = "fraction" if path.startswith(RADIOTHERAPY) else "drug"
+            reasons[path] = f"no {agent} was given before the last scan"
         if path == PATTERN and (len(patient.scans) == 1 or settings.start != "contours"):
             reasons[path] = "one visit says nothing about where growth is faster"
         if path.startswith("observation."):

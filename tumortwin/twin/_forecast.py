@@ -16,6 +16,7 @@ from tumortwin.metrics import quantile
 from tumortwin.observation import MaskObservation
 from tumortwin.treatments import Schedule
 from tumortwin.twin._build import Solve
+from tumortwin.twin._unlearned import completed
 
 Progress = Callable[[str, int, int], None]
 
@@ -81,7 +82,8 @@ def forecast(
     """Forward solves of posterior draws, one after another, summed into maps as they come.
 
     **Arguments:** `days` concrete, increasing, from 0; `n_draws` equal-weight draws (systematic resampling); `schedule`
-    in place of the patient's own (a plan); `chunk` draws a compiled call (for progress).
+    in place of the patient's own (a plan); `chunk` draws a compiled call (for progress). The effect of a treatment that
+    the schedule gives and that no datum spoke of is drawn from its prior.
 
     A solve that fails is an error here: a forecast may not leave draws out in silence.
 
@@ -94,6 +96,8 @@ def forecast(
     if schedule is not None:
         assert isinstance(problem.solve, Solve)
         problem = eqx.tree_at(lambda p: p.solve, problem, Solve(schedule, problem.solve.solver))
+    if isinstance(problem.solve, Solve):
+        draws = completed(problem, draws, problem.solve.schedule, key=draw_key)
     asked, names = tuple(float(d) for d in days), tuple(channels)
     shifts = _shifts(problem, names, (n_draws, len(asked)), key=shift_key)
     sums, collected = _no_sums(problem, len(asked), names), []

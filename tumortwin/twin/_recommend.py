@@ -26,6 +26,7 @@ from tumortwin.models import GivenDensity, ReactionDiffusion
 from tumortwin.solvers import MovingEdges, simulate, simulate_moving
 from tumortwin.treatments import Course, Schedule
 from tumortwin.twin._build import Solve, start_at_day_zero
+from tumortwin.twin._unlearned import completed
 
 
 class PlannedBurden(eqx.Module):
@@ -89,6 +90,20 @@ def _past(schedule: Schedule, origin: float) -> Schedule:
     )
 
 
+def check_horizon(parametrization: WeeklyFractions, start_window: tuple[float, float], horizon: float) -> float:
+    """The day of the last fraction of the latest start.
+
+    **Raises:** `ValueError` when the horizon is not more than a day after it.
+    """
+    latest = start_window[1] + float(parametrization.fraction_days[-1])
+    if horizon <= latest + 1.0:
+        raise ValueError(
+            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day "
+            f"{horizon:g}"
+        )
+    return latest
+
+
 def planning_problem(
     problem: Problem,
     posterior: Posterior,
@@ -106,6 +121,9 @@ def planning_problem(
 ) -> PlanningProblem:
     """The planning problem of a twin: `n_draws` equal-weight posterior draws, held fixed.
 
+    They come from the first half of the posterior (`Posterior.halves`): the second is kept for the comparison. The
+    effect of a treatment that the plan gives and that no datum spoke of is drawn from its prior (`prior_only`).
+
     **Arguments:** `origin` [day]: the day of the decision; every other day of the plan counts from it, what was given
     before it stays given, what was given after it is replaced by the plan; `start_window` [day] in which the first
     fraction may fall; `horizon` [day] of the objective, after the last fraction of the latest start; `n_days` days of
@@ -113,12 +131,7 @@ def planning_problem(
 
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
     """
-    latest = start_window[1] + float(parametrization.fraction_days[-1])
-    if horizon <= latest + 1.0:
-        raise ValueError(
-            f"required: a horizon after the last fraction of the latest start (day {latest:g}); received: day "
-            f"{horizon:g}"
-        )
+    latest = check_horizon(parametrization, start_window, horizon)
     solve = problem.solve
     assert isinstance(solve, Solve)
     days = np.linspace(latest + 1.0, horizon, n_days)
@@ -131,7 +144,7 @@ def planning_problem(
         max_diffusivity=solve.solver.max_diffusivity,
         save_fractions=[*range(0, parametrization.n_fractions, parametrization.fractions_per_week), -1],
     )
-    draws = {path: jnp.asarray(value) for path, value in posterior.resample(n_draws, key=key).items()}
+    draws = _drawn(problem, posterior.halves()[0], reference, n_draws, key=key)
     return PlanningProblem(
         PlannedBurden(_with_past(problem, origin), edges, origin, tuple(days.tolist())),
         draws,
@@ -140,6 +153,11 @@ def planning_problem(
         risk,
         tuple(constraints),
     )
+
+
+def _drawn(problem: Problem, posterior: Posterior, schedule: Schedule, n: int, *, key: Array) -> dict[str, Array]:
+    found = completed(problem, posterior.resample(n, key=key), schedule, key=key)
+    return {path: jnp.asarray(value) for path, value in found.items()}
 
 
 def recommend_schedule(
@@ -157,11 +175,17 @@ def recommend_schedule(
 ) -> tuple[Recommendation, dict[str, np.ndarray]]:
     """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
 
+    The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
+    draw has no other half.
+
     Beside the recommendation: the objective of every fresh draw, by plan (`recommended`, `equal_effect`,
     `standard_of_care`), paired.
     """
     fresh_key, bootstrap_key = jax.random.split(key)
-    fresh = {path: jnp.asarray(value) for path, value in posterior.resample(n_fresh, key=fresh_key).items()}
+    burden = plan_problem.burden
+    assert isinstance(burden, PlannedBurden)
+    given = plan_problem.parametrization.schedule(standard_of_care)
+    fresh = _drawn(burden.problem, posterior.halves()[1], given, n_fresh, key=fresh_key)
     found = recommend(
         plan_problem,
         controller,

@@ -1,0 +1,202 @@
+"""From a configuration to what may be planned: earlier treatment, start days, mistakes; and how treatment is put."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twin_case as tiny
+
+from tumortwin._errors import InputError
+from tumortwin.cli_patient import Case, planned_treatment
+from tumortwin.cli_plan import Choice, choice_of, outcome_words
+from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
+from tumortwin.cli_stages import Setting, prior_medians, simulated_treatment
+from tumortwin.config import ConfigError, compose
+from tumortwin.control import FeasibleSet, TotalDose
+from tumortwin.control._rounding import deliverable
+from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
+from tumortwin.twin import GliomaSettings, Twin, dropped_paths
+
+OWN = ("patient=folder", "patient.path=nowhere")
+
+
+def case_of(schedule: Schedule = tiny.TREATMENT) -> Case:
+    patient = tiny.patient(schedule=schedule)
+    return Case(patient, patient, ())
+
+
+def choice(*overrides: str, schedule: Schedule) -> Choice | str:
+    return choice_of(compose(["task=twin", *overrides]).config, case_of(schedule))
+
+
+def chosen(*overrides: str, schedule: Schedule) -> Choice:
+    found = choice(*overrides, schedule=schedule)
+    assert isinstance(found, Choice)
+    return found
+
+
+STUPP = Schedule(weekday_fractions(5.0, 30, 2.0), {"temozolomide": Course(jnp.arange(5.0, 47.0), jnp.full(42, 0.5))})
+
+
+# --- what was given before ---
+
+
+def test_a_spent_budget_means_no_plan_and_the_reason():
+    found = choice(*OWN, schedule=STUPP)
+    assert isinstance(found, str) and "30 fractions were given" in found and "(60 Gy" in found
+
+
+def test_a_second_course_within_its_own_limits_counts_the_first():
+    limits = ("constraint.total_dose.limit=120.0", "constraint.normal_tissue.limit=210.0")
+    found = chosen(*OWN, *limits, schedule=STUPP)
+    assert found.origin == 60.0 and sum(found.parametrization.earlier) == 60.0
+    standard = found.standard
+    (total,) = (c for c in found.constraints if isinstance(c, TotalDose))
+    assert float(total.violation(standard, found.parametrization)) == pytest.approx(0.0)
+
+
+def test_a_course_under_way_is_compared_with_what_is_left_of_the_standard():
+    found = chosen(*OWN, schedule=tiny.TREATMENT)  # 4 x 2 Gy before the last scan: 52 Gy are left
+    np.testing.assert_array_equal(found.standard.weekly_fraction_dose, [2.0] * 5 + [0.0])
+    limits = (c for c in found.constraints if isinstance(c, TotalDose))
+    assert [float(c.violation(found.standard, found.parametrization)) for c in limits] == [pytest.approx(-2.0)]
+
+
+def test_a_drug_that_was_given_is_no_part_of_the_next_course():
+    limits = ("constraint.total_dose.limit=120.0", "constraint.normal_tissue.limit=210.0")
+    planned = chosen(*OWN, *limits, schedule=STUPP).parametrization.concurrent["temozolomide"]
+    np.testing.assert_array_equal(planned.doses, np.ones(42))  # of `treatment`, not the half doses given before
+    assert not chosen(*OWN, *limits, "treatment=none", schedule=STUPP).parametrization.concurrent
+
+
+def test_what_lies_ahead_of_the_last_scan_is_replaced_by_the_plan():
+    ahead = Schedule(weekday_fractions(70.0, 30, 2.0), {"temozolomide": Course(jnp.arange(70.0, 75.0), jnp.ones(5))})
+    found = chosen(*OWN, schedule=ahead)
+    assert found.parametrization.earlier == ()
+    np.testing.assert_array_equal(found.parametrization.concurrent["temozolomide"].times, np.arange(5.0))
+
+
+def test_looking_back_replans_what_was_given():
+    found = chosen(schedule=STUPP)  # the embedded patient's settings
+    assert found.origin == 0.0 and found.parametrization.earlier == ()
+    np.testing.assert_array_equal(found.parametrization.concurrent["temozolomide"].doses, np.full(42, 0.5))
+
+
+# --- days ---
+
+
+@pytest.mark.parametrize("patient", [(), OWN, ("patient=tcga_lgg",)])
+def test_shipped_plans_start_whole_weeks_from_the_standard_of_care(patient):
+    found = chosen(*patient, schedule=Schedule())
+    settings = compose(["task=twin", *patient]).config
+    feasible = FeasibleSet(found.constraints, found.parametrization)
+    start = float(found.standard.start_day)
+    assert start == settings.patient.plan.standard_start and settings.controller.start_step == 7.0
+    seen = set()
+    for day in np.linspace(*found.start_window, 40):
+        plans = deliverable(feasible, found.parametrization.uniform(2.0, day), 0.01, 7.0, start)
+        seen |= {float(plan.start_day) for plan in plans}
+    assert start in seen and len(seen) >= 3 and all((day - start) % 7.0 == 0.0 for day in seen)
+
+
+@pytest.mark.parametrize(
+    "mistake, word",
+    [
+        ("~constraint.start", "StartWindow"),
+        ("~constraint.fraction_dose", "a highest fraction dose"),
+        ("patient.plan.horizon=40.0", "a horizon after the last fraction"),
+        ("patient.plan.standard_start=29.0", "standard of care that starts within the window"),
+        ("patient.plan.earliest=0.0", "after the day from which the plan counts"),
+        ("controller.fractions_per_week=6", "1-5 fractions"),
+        ("+constraint.fraction_dose.low=2.9", "lowest weekly doses within the budgets"),
+    ],
+)
+def test_mistakes_are_configuration_errors_in_three_lines(mistake, word):
+    with pytest.raises(ConfigError, match=word) as caught:
+        choice(*OWN, mistake, schedule=Schedule())
+    assert {"required", "received"} <= {line.split(":")[0] for line in str(caught.value).splitlines()}
+
+
+def test_a_patient_without_a_plan_is_not_checked():
+    off = ("patient.plan.enabled=false", "patient.plan.reason=none", "~constraint.start")
+    assert choice(*OWN, *off, schedule=Schedule()) == "none"
+
+
+# --- treatment of the configuration ---
+
+
+@pytest.mark.parametrize(
+    "mistake, error, word",
+    [
+        ("treatment.dose=-2.0", InputError, "doses of 0 or more"),
+        ("treatment.start=-20.0", InputError, "no dose before the first scan"),
+        ("treatment.drug_dose=-1.0", InputError, "doses of 0 or more"),
+        ("treatment.fractions=-1", ConfigError, "0 or more"),
+    ],
+)
+def test_impossible_treatment_is_refused(mistake, error, word):
+    with pytest.raises(error, match=word):
+        planned_treatment(compose(["task=simulate", mistake]).config)
+    assert planned_treatment(compose(["task=simulate"]).config).radiotherapy.size == 30
+    assert planned_treatment(compose(["task=simulate", "treatment=none"]).config).radiotherapy.size == 0
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    """The tiny patient, operated on and irradiated."""
+    resected = Resection(3.0, jnp.asarray(tiny.ball(5.0).astype(np.float32)))
+    found = case_of(Schedule(STUPP.radiotherapy, STUPP.drugs, [resected]))
+    twin = Twin.of(found.known, tiny.SOLVER, tiny.prior(), spacing=4.0, margin=8.0, bucket=4)
+    return Setting(found, twin, twin.problem(), {}, "")
+
+
+def test_a_simulation_is_under_the_treatment_that_was_asked_for(setting):
+    given = simulated_treatment(compose(["task=simulate", "treatment.start=40.0"]).config, setting)
+    assert float(given.radiotherapy.times[0]) == 40.0
+    assert [r.removed.shape for r in given.resections] == [setting.problem.model.tissue.grid.shape]
+    assert simulated_treatment(compose(["task=simulate", "treatment=none"]).config, setting).radiotherapy.size == 0
+
+
+def test_a_simulation_is_at_the_medians_of_the_prior(setting):
+    untreated = dataclasses.replace(setting, problem=tiny.problem(tiny.patient(schedule=Schedule())))
+    for one in (setting, untreated):
+        found = prior_medians(one.problem)
+        draws = tiny.prior()
+        assert {"mechanisms.radiotherapy.alpha", "mechanisms.chemotherapy.sensitivity"} <= set(found)
+        for path, value in found.items():
+            assert float(draws[path].cdf(jnp.asarray(float(value)))) == pytest.approx(0.5, abs=1e-6)
+
+
+# --- words ---
+
+
+def test_what_is_known_from_the_prior_alone_is_said():
+    untreated = tiny.patient(schedule=Schedule())
+    said = dropped_words(dropped_paths(untreated, GliomaSettings(), tiny.prior()))
+    (sentence,) = (s for s in said if s.startswith("Prior only, as nothing was given yet"))
+    assert "radiosensitivity alpha, drug sensitivity" in sentence and "age" not in sentence
+    assert not any(s.startswith("Prior only") for s in dropped_words({"initial.age": "the simulation starts early"}))
+
+
+def test_a_forecast_says_what_it_assumes():
+    assert assumed_treatment(STUPP, 60.0) == "the treatment already given, and none after"
+    assert assumed_treatment(STUPP, 30.0) == (
+        "the treatment already given, and then 11 fractions of 22 Gy in all (days 30 to 44), 17 doses of temozolomide "
+        "(days 30 to 46)"
+    )
+    assert assumed_treatment(Schedule(), 60.0) == "no treatment"
+    assert assumed_treatment(Schedule(STUPP.radiotherapy), 0.0) == "30 fractions of 60 Gy in all (days 5 to 44)"
+    assert in_words(Schedule(), 0.0) == ""
+    assert in_words(Schedule(Course(jnp.ones(1), jnp.ones(1))), 0.0) == "1 fractions of 1 Gy in all (day 1)"
+
+
+def test_the_smallest_gain_is_the_same_in_the_objective_and_in_the_outcome():
+    """Draws without benefit by the log burden are those without benefit by the mass that the report shows."""
+    rng = np.random.default_rng(0)
+    theirs, ours = rng.normal(10.0, 1.0, 200), rng.normal(9.95, 1.0, 200)
+    words, readable = outcome_words("mean_log_burden", 0.05)
+    standard, plan = readable(theirs), readable(ours)
+    helped = standard - plan > words["benefit_from"] + words["benefit_share"] * standard
+    np.testing.assert_array_equal(helped, theirs - ours > 0.05)
+    assert outcome_words("time_to_progression", 3.0)[0]["benefit_from"] == 3.0
