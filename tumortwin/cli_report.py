@@ -43,8 +43,8 @@ INTERVALS = {
 LIMITS = (
     "Research software: no number here may guide the care of a person.",
     "One tumor density without necrosis, edema or mass effect; tissue does not move.",
-    "The same growth rate is assumed everywhere in the tumor; a real one varies, and the intervals know only what the "
-    "residuals of the fit tell them.",
+    "The growth rate may vary within the tumor along a few smooth modes only; finer variation, and any in the "
+    "invasion or the response to treatment, is not in the intervals.",
     "Radiation acts at once and alike in every voxel; its dose is not mapped.",
 )
 
@@ -147,7 +147,9 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     draws, prior, stats, attrs = posterior
     log_weight = stats["log_weight"]
     weights = np.exp(log_weight - log_weight.max())
-    truth = patient.truth or {}
+    truth = dict(patient.truth or {})
+    if "mechanisms.proliferation.pattern" in draws:
+        truth.pop("rate", None)  # a mean over the tumor's mass, which this parameter is not
     found = []
     for path, (label, name) in PARAMETERS.items():
         if path in draws:

@@ -1,5 +1,6 @@
 """Every observation: its residual is its likelihood, its information the variance of its score, its tails finite."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from tumortwin.observation import (
     VolumeObservation,
     adc_from_cellularity,
     cellularity_from_adc,
+    smaller_difference,
 )
 
 
@@ -143,3 +145,24 @@ def test_a_shift_belongs_to_one_visit_and_moves_the_edge_by_its_logit():
     np.testing.assert_allclose(both[1] - both[0], 0.5 / 0.7, rtol=1e-12)
     for name in ("adc", "volume", "glioma mask"):
         assert CASES[name][0].at_visit(3) is CASES[name][0]
+
+
+@pytest.mark.parametrize("steepness", [0.3, 1.5, 4.0])
+def test_a_coarse_voxel_holds_the_share_of_its_own_fine_ones(steepness):
+    """The probit of a field whose logit is linear, averaged over fine places, beside the value from the middle."""
+    width, places = 0.7, np.arange(-4, 5)
+    fine = (np.arange(200) + 0.5) / 200 - 0.5
+    wanted = norm.cdf(steepness * (places[:, None] + 0.3 + fine)).mean(axis=1)
+    logit = width * steepness * (places + 0.3)
+    density = jnp.asarray(1 / (1 + np.exp(-logit))).reshape(-1, 1, 1)
+    coarse = MaskObservation(jnp.asarray(0.5), jnp.asarray(width), jnp.asarray(0.0), within_voxel=True)
+    plain = dataclasses.replace(coarse, within_voxel=False)
+    near, far = (np.abs(norm.cdf(np.asarray(o.predict(density)).ravel()) - wanted).max() for o in (coarse, plain))
+    assert near < 0.03 and near < 0.7 * far
+    np.testing.assert_allclose(np.sign(coarse.predict(density)), np.sign(plain.predict(density)))
+
+
+def test_the_smaller_difference_looks_away_from_a_jump():
+    field = jnp.asarray([0.0, 1.0, 3.0, 103.0, 104.0])
+    np.testing.assert_array_equal(smaller_difference(field, 0), [1.0, 1.0, 2.0, 1.0, 1.0])
+    np.testing.assert_array_equal(smaller_difference(field[None], 0), np.zeros((1, 5)))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
 from numpyro.distributions.transforms import Transform
 
 Values = dict[str, Array]
@@ -111,8 +111,10 @@ class Prior(eqx.Module):
         """
         found = {}
         for path in self.paths:
+            entry = self.distributions[path]
+            single = entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
             try:
-                found[path] = jnp.broadcast_to(self.distributions[path].icdf(jnp.asarray(level)), self.shapes[path])
+                found[path] = jnp.broadcast_to(single.icdf(jnp.asarray(level)), self.shapes[path])
             except NotImplementedError as error:
                 raise ValueError(
                     f"required: a prior of {path!r} with a quantile function; received: {self.distributions[path]!r}"

@@ -87,7 +87,7 @@ def build_problem(
     tissue = frame.tissue(patient)
     channels = sorted({c for scan in patient.scans for c in scan.masks})
     observations: dict[str, AbstractObservation] = {
-        channel: MaskObservation(jnp.asarray(settings.thresholds.get(channel, _HALF)), jnp.ones(()))
+        channel: MaskObservation(jnp.asarray(settings.thresholds.get(channel, _HALF)), jnp.ones(()), within_voxel=True)
         for channel in channels
     }
     if any(scan.adc is not None for scan in patient.scans):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior, Problem
 from tumortwin.metrics import quantile
-from tumortwin.observation import MaskObservation
+from tumortwin.observation import MaskObservation, smaller_difference
 from tumortwin.treatments import Schedule
 from tumortwin.twin._build import Solve
 from tumortwin.twin._unlearned import completed
@@ -184,12 +184,14 @@ def _solve_chunk(
         for channel in channels:
             observation = observations[channel].at_visit(None)
             assert isinstance(observation, MaskObservation)
-            eta = observation.predict(density)
-            shift = (shifts[channel] / observation.width).astype(density.dtype)
             here = inside[None].astype(density.dtype)
-            p = norm.cdf(eta + shift[:, None, None, None]) * here
-            volumes[channel] = jnp.sum(_share_above(eta) * here, axis=axes) * cell
-            means[channel] = jnp.sum(norm.cdf(eta) * here, axis=axes) * cell
+
+            def outline(u: Array, shift: Array, observation: MaskObservation = observation) -> Array:
+                return norm.cdf(eqx.tree_at(lambda o: o.shift, observation, shift).predict(u))
+
+            p = jax.vmap(outline)(density, shifts[channel]) * here
+            volumes[channel] = jnp.sum(_share_above(observation.level(density)) * here, axis=axes) * cell
+            means[channel] = jnp.sum(jax.vmap(outline)(density, jnp.zeros(len(days))) * here, axis=axes) * cell
             shifted[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
@@ -210,19 +212,9 @@ def _share_above(level: Float[Array, "day x y z"]) -> Float[Array, "day x y z"]:
     with the smaller of the two one-sided differences along each axis: exact for a plane across the voxel along an axis,
     and not fooled by the jump at the edge of the domain.
     """
-    span = sum(_smaller_difference(level, axis) for axis in (1, 2, 3))
+    span = sum(smaller_difference(level, axis) for axis in (1, 2, 3))
     tiny = jnp.asarray(1e-6, level.dtype)
     return jnp.clip(0.5 + level / jnp.maximum(span, tiny), 0.0, 1.0)
-
-
-def _smaller_difference(field: Array, axis: int) -> Array:
-    """The smaller absolute difference to the two neighbours along `axis`; one-sided at the ends."""
-    n = field.shape[axis]
-    steps = jnp.abs(jnp.diff(field, axis=axis))
-    padded = jnp.pad(steps, [(1, 1) if a == axis else (0, 0) for a in range(field.ndim)], constant_values=jnp.inf)
-    behind = jax.lax.slice_in_dim(padded, 0, n, axis=axis)
-    ahead = jax.lax.slice_in_dim(padded, 1, n + 1, axis=axis)
-    return jnp.minimum(behind, ahead)
 
 
 def _with_noise(
