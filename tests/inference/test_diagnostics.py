@@ -27,6 +27,7 @@ from tumortwin.inference import (
     truncated_log_normal,
     uniformity,
 )
+from tumortwin.inference._correlation import shared_residuals
 from tumortwin.observation import AdcObservation, Datum
 from tumortwin.params import parameter
 
@@ -187,3 +188,21 @@ def test_simulation_based_calibration_of_a_conjugate_model():
     report = coverage(inside)
     assert report["pooled"].share >= 0.88 and report["offset"].high > 0.95
     assert report["pooled"].total == 120
+
+
+def test_residuals_that_images_share_are_counted_once():
+    random = np.random.default_rng(0)
+    shape, valid = (12, 12, 12), np.ones((12, 12, 12))
+    common = random.standard_normal(shape)
+    np.testing.assert_allclose(shared_residuals([(common, valid)] * 3), 3.0)
+    alone = [(random.standard_normal(shape), valid) for _ in range(3)]
+    np.testing.assert_allclose(shared_residuals(alone), 1.0, atol=0.1)
+    mixed = shared_residuals([(common + field, valid) for field, _ in alone])
+    np.testing.assert_allclose(mixed, 2.0, atol=0.15)  # half of the variance is common
+    np.testing.assert_allclose(shared_residuals([(common, valid), (-common, valid)]), 1.0)
+    half = valid.copy()
+    half[6:] = 0
+    garbage = np.where(half > 0, common, np.nan)
+    one, other = shared_residuals([(common, valid), (garbage, half)])
+    assert one == other == pytest.approx(1 + np.sqrt(np.sum(common[:6] ** 2) / np.sum(common**2)))
+    assert shared_residuals([(common, valid), (common[:5], valid[:5])]).tolist() == [1.0, 1.0]

@@ -59,7 +59,13 @@ def correlation_volume(
 
 
 def reweight(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Problem, np.ndarray]:
-    """The problem with weights `min(1, V_voxel / V_corr)` from the residuals at `z`, and `V_corr` [mm^3] by datum.
+    """The problem with weights from the residuals at `z`, and `V_corr` [mm^3] by datum.
+
+    $$ w_k = \\min\\Big(1, \\frac{V_{voxel}}{V_{corr,k}}\\Big) \\Big/
+       \\Big(1 + \\sum_{j \\ne k} \\max(c_{kj}, 0)\\Big) $$
+
+    with `c` the correlation of the residuals of two data (`shared_residuals`): what is wrong with the state that all
+    visits start from is seen in each of them, and is not so many independent observations.
 
     Data that are no images (volumes) keep their weight; their `V_corr` is NaN.
 
@@ -68,7 +74,13 @@ def reweight(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Problem, 
     if problem.spacing is None:
         raise ValueError("required: `spacing` of the problem [mm] to estimate weights; received: None")
     weights, volumes = np.asarray(problem.weights).copy(), np.full(len(problem.data), np.nan)
-    for k, (datum, residual) in enumerate(zip(problem.data, residual_fields(problem, z), strict=True)):
+    residuals = [np.asarray(field) for field in residual_fields(problem, z)]
+    images = {
+        k: (residual, np.asarray(datum.valid))
+        for k, (datum, residual) in enumerate(zip(problem.data, residuals, strict=True))
+        if datum.values.ndim == IMAGE_DIMENSIONS
+    }
+    for k, (datum, residual) in enumerate(zip(problem.data, residuals, strict=True)):
         if datum.values.ndim != IMAGE_DIMENSIONS:
             continue
         kept = np.asarray(residual)[np.asarray(datum.valid) > 0]
@@ -76,7 +88,29 @@ def reweight(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Problem, 
             raise ValueError(f"required: finite residuals of {datum.name} at the given point; received: NaN or inf")
         volumes[k] = correlation_volume(np.asarray(residual), np.asarray(datum.valid), problem.spacing)
         weights[k] = min(1.0, float(np.prod(problem.spacing)) / volumes[k])
+    shared = shared_residuals(list(images.values()))
+    for k, total in zip(images, shared, strict=True):
+        weights[k] /= total
     return problem.with_weights(jnp.asarray(weights)), volumes
+
+
+def shared_residuals(images: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """`1 + sum_j max(c_kj, 0)` of every (residual, valid) field.
+
+    $$ c_{kj} = \\frac{\\sum_i r_{ki} r_{ji} v_{ki} v_{ji}}
+       {\\sqrt{\\sum_i r_{ki}^2 v_{ki}\\, \\sum_i r_{ji}^2 v_{ji}}} $$
+
+    over voxels valid in both (the norms over all valid ones, so that a small overlap counts little). `m` images with
+    the same residuals give `m`, independent ones 1. Fields of another shape share nothing.
+    """
+    fields = [np.where(valid > 0, residual, 0.0).astype(float) for residual, valid in images]
+    total = np.ones(len(fields))
+    for k, first in enumerate(fields):
+        for j, second in enumerate(fields):
+            norm = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
+            if j != k and first.shape == second.shape and norm > 0:
+                total[k] += max(float(np.sum(first * second)) / norm, 0.0)
+    return total
 
 
 @eqx.filter_jit
