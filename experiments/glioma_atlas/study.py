@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from tumortwin.cli_stages import Setting, prepare, truth_intervals
+from tumortwin.cli_stages import TRUTH_PATHS, Setting, prepare, truth_intervals
 from tumortwin.config import instantiate
 from tumortwin.inference import Posterior, calibrate
 from tumortwin.runs import Run
-from tumortwin.twin import forecast, replay_cases, replay_scores, truth_entries
+from tumortwin.twin import Patient, forecast, replay_cases, replay_scores, truth_entries
 
 JUDGED = ("diffusivity", "rate", "alpha", "volume_flair_120", "volume_flair_180")
 """The quantities whose coverage is judged: D, mass-weighted rho, alpha, V120, V180 (FLAIR volume, noise-free)."""
@@ -68,11 +68,23 @@ def one_patient(config: DictConfig, run: Run, seed: int, file: Path) -> list[dic
     for name in ("k_hat", "ess", "sample_reliable", "map_converged"):
         if name in posterior.diagnostics:
             rows.append({"name": f"diagnostics.{name}", "value": float(posterior.diagnostics[name])})
+    rows += prior_coverage(case.patient, setting)
     rows += [{"name": f"fact.{name}", "value": float(value)} for name, value in case.patient.facts.items()]
     for name, value in posterior.info["correlation_volume_mm3"].items():
         rows.append({"name": f"correlation_volume.{name}", "value": float(value)})
     run.write_text(str(file.relative_to(run.directory)), json.dumps(rows))
     return rows
+
+
+def prior_coverage(patient: Patient, setting: Setting) -> list[dict[str, Any]]:
+    """Whether the prior's own 95 % intervals hold the truths: what coverage is to be had without any data."""
+    low, high = (setting.problem.prior.quantile(level) for level in (0.025, 0.975))
+    truth = patient.truth or {}
+    return [
+        {"name": f"prior.{name}.covered", "value": float(float(low[path]) <= truth[name] <= float(high[path]))}
+        for name, path in TRUTH_PATHS.items()
+        if name in truth and path in low
+    ]
 
 
 def values(rows: list[dict[str, Any]]) -> dict[str, float]:

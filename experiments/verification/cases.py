@@ -81,6 +81,7 @@ def glioma(
     alpha_beta: Any = 10.0,
     sensitivity: Any = 0.5,
     elimination: Any = 9.242,
+    corrected: bool = False,
 ) -> ReactionDiffusion:
     """The four-mechanism glioma model."""
     mechanisms = {
@@ -89,7 +90,7 @@ def glioma(
         "radiotherapy": RadiotherapyResponse(alpha, alpha_beta),
         "chemotherapy": DrugResponse(sensitivity, elimination, drug=DRUG),
     }
-    return ReactionDiffusion(mechanisms, tissue, initial)
+    return ReactionDiffusion(mechanisms, tissue, initial, front_correction=corrected)
 
 
 def chemoradiation(start: float, n_fractions: int = 10, dose: float = 2.0, n_drug: int = 14) -> Schedule:

@@ -39,15 +39,19 @@ def inputs() -> Inputs:
     return values
 
 
-def losses(n: int = 10) -> dict[str, Callable[[Inputs], Array]]:
-    """One scalar of the solution for each path: a weighted sum of u^2 at two times (sparse across the fractions)."""
+def losses(n: int = 10, *, corrected: bool = False) -> dict[str, Callable[[Inputs], Array]]:
+    """One scalar of the solution for each path: a weighted sum of u^2 at two times (sparse across the fractions).
+
+    `corrected`: with the front correction, through which the faces depend on D and rho.
+    """
     tissue = brain((n, n, n), (2.0, 2.0, 2.0))
     shape = ball(tissue, height=1.0)
     weights = jnp.asarray(1.0 + 0.5 * np.sin(np.arange(2 * n**3)).reshape(2, n, n, n))
     days = (12.0, 40.0)
 
     def setup(v: Inputs):
-        model = glioma(tissue, GivenDensity(v["initial height"] * shape.density), **{k: v[k] for k in START})
+        start = GivenDensity(v["initial height"] * shape.density)
+        model = glioma(tissue, start, corrected=corrected, **{k: v[k] for k in START})
         drug = {DRUG: Course(v["drug time"], v["drug dose"])}
         return model, Schedule(Course(v["fraction time"], v["dose"]), drug)
 

@@ -31,6 +31,10 @@ def space(quick: bool) -> Iterator[Verdict]:
             for pair, order in zip(("coarse", "fine"), orders(errors), strict=True):
                 yield between(f"spatial_order_{name}_{shape}_{pair}", order, 1.9, 2.1, "1", SOURCE)
             yield measured(f"spatial_error_{name}_{shape}", errors[-1], "1")
+    for pair, order in zip(
+        ("coarse", "fine"), convergence.corrected_orders((*sizes, 2 * sizes[-1]), ISOTROPIC), strict=False
+    ):
+        yield between(f"spatial_order_front_corrected_{pair}", order, 1.8, 2.2, "1", SOURCE)
     masked = convergence.masked_errors((8, 16, 32) if quick else (8, 16, 32, 64), (5.0, 5.0, 5.0))
     for coarse, fine, name in zip(masked[:-1], masked[1:], ("coarse", "fine"), strict=False):
         yield at_most(f"irregular_mask_error_ratio_{name}", fine / coarse, 1.0, "1", SOURCE)
@@ -60,6 +64,10 @@ def physics(quick: bool) -> Iterator[Verdict]:
         yield at_most(f"mass_drift_{name.replace(' ', '_')}", drift, 1e-6, "1", SOURCE)
     for axis, name in enumerate("x" if quick else "xyz"):
         yield at_most(f"front_speed_error_{name}", abs(convergence.front_speed_error(axis)), 0.01, "1", SOURCE)
+    for h in (1.5,) if quick else (1.0, 1.5, 2.0, 4.0):
+        plain, better = (convergence.coarse_front_error(h, corrected=c) for c in (False, True))
+        yield measured(f"coarse_front_speed_error_{h:g}_lengths_plain", plain, "1")
+        yield at_most(f"coarse_front_speed_error_{h:g}_lengths_corrected", abs(better), 0.05, "1", SOURCE)
     for n, dose, alpha_beta in ((30, 2.0, 10.0), (7, 5.0, 3.0)):
         error = invariants.fraction_error(n, dose, alpha_beta=alpha_beta)
         yield at_most(f"survival_error_{n}x{dose:g}Gy", error, 1e-6, "1", SOURCE)
@@ -72,6 +80,9 @@ def adjoints(quick: bool) -> Iterator[Verdict]:
         errors = gradients.gradient_errors(value, jax.jit(jax.grad(loss)), every=not quick)
         for name, error in errors.items():
             yield at_most(f"gradient_error_{path}_{name.replace(' ', '_')}", error, 1e-4, "1", SOURCE)
+    for path, loss in gradients.losses(8, corrected=True).items():
+        errors = gradients.gradient_errors(jax.jit(loss), jax.jit(jax.grad(loss)), every=False)
+        yield at_most(f"gradient_error_{path}_front_corrected", max(errors.values()), 1e-4, "1", SOURCE)
 
 
 def invariance(quick: bool) -> Iterator[Verdict]:
