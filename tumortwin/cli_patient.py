@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from omegaconf import DictConfig
 
 from tumortwin._errors import InputError
-from tumortwin.config import ConfigError, instantiate
+from tumortwin.config import ConfigError, instantiate, unknown
 from tumortwin.io import (
     atlas_files,
     atlas_tissue,
@@ -21,7 +21,7 @@ from tumortwin.io import (
     sri24_labels,
 )
 from tumortwin.treatments import Course, Schedule, weekday_fractions
-from tumortwin.twin import Patient, Scan, virtual_patient
+from tumortwin.twin import Patient, Scan, VirtualTumor, virtual_patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,17 @@ def planned_treatment(config: DictConfig) -> Schedule:
     return Schedule(weekday_fractions(float(t.start), fractions, float(t.dose)) if fractions else None, drugs)
 
 
-def atlas_glioma(*, days: Sequence[float], config: DictConfig, key: Any) -> Patient:
+def virtual_tumor(values: Mapping[str, Any]) -> VirtualTumor:
+    """What a virtual tumor is drawn from, as the configuration says; `ConfigError` for a name that is not there."""
+    names = [field.name for field in dataclasses.fields(VirtualTumor)]
+    for name in values:
+        if name not in names:
+            raise unknown("quantity of the virtual tumor", name, names)
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, Sequence) else float(v) for k, v in values.items()}
+    return VirtualTumor(**given)
+
+
+def atlas_glioma(*, days: Sequence[float], tumor: Mapping[str, Any], config: DictConfig, key: Any) -> Patient:
     """A virtual tumor on the ICBM152 anatomy."""
     atlas = atlas_tissue(1.0)
     o = config.observation
@@ -84,6 +94,7 @@ def atlas_glioma(*, days: Sequence[float], config: DictConfig, key: Any) -> Pati
         atlas.t1,
         days=days,
         schedule=planned_treatment(config),
+        tumor=virtual_tumor(tumor),
         adc_water=float(o.adc_water),
         adc_tumor=float(o.adc_tumor),
         source="ICBM152 2009a template (nilearn package), tumor simulated",

@@ -28,6 +28,8 @@ PARAMETERS = {
     "mechanisms.chemotherapy.sensitivity": ("drug sensitivity", "sensitivity"),
     "initial.infiltration_length": ("infiltration length at the first scan", ""),
     "initial.core_length": ("depth over which the core fills at the first scan", ""),
+    "initial.flair_shift": ("first FLAIR outline: how far off as a whole", ""),
+    "initial.t1gd_shift": ("first enhancing outline: how far off as a whole", ""),
     "initial.age": ("age of the tumor at the first scan", ""),
     "observation.t1gd.threshold": ("density at the enhancing edge", "t1gd_threshold"),
     "observation.flair.threshold": ("density at the FLAIR edge", "flair_threshold"),

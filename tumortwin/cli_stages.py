@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
@@ -50,6 +51,7 @@ from tumortwin.twin import (
     on_frame,
     replay_cases,
     replay_scores,
+    time_error,
     truth_entries,
 )
 
@@ -233,9 +235,16 @@ def forecasted(config: DictConfig, run: Run, setting: Setting, posterior: Poster
         kept = map_days(config, setting.case, days)
         _keep_forecast(run, setting, found, kept)
         with run.progress.task("scores"):
-            entries = _scores(config, setting, posterior, found)
+            entries = _scores(config, setting, posterior, found) + _time_errors(setting, found, kept)
         _keep_derivatives(run, setting, found, kept)
         run.write_json("scores.json", entries)
+
+
+def _time_errors(setting: Setting, found: Forecast, kept: Sequence[float]) -> list[dict[str, Any]]:
+    """How far the time step leaves the density off on the days whose maps are kept, at the first draw."""
+    values = {path: jnp.asarray(value[0]) for path, value in found.draws.items()}
+    errors = np.asarray(time_error(setting.problem, values, tuple(kept)))
+    return [_row(f"forecast.time_error.day{day:g}", error, "1") for day, error in zip(kept, errors, strict=True)]
 
 
 def _keep_forecast(run: Run, setting: Setting, found: Forecast, kept: Sequence[float]) -> None:

@@ -49,6 +49,8 @@ def test_a_run_leaves_every_file_behind(world):
         assert (run / name).exists(), name
     rows = {row["name"]: row["value"] for row in json.loads((run / "results.json").read_text())}
     assert rows["posterior.mechanisms.proliferation.rate.low"] < rows["posterior.mechanisms.proliferation.rate.high"]
+    (error,) = (value for name, value in rows.items() if name.startswith("forecast.time_error."))
+    assert 0.0 < error < 0.05
     plan = json.loads((run / "plan.json").read_text())
     assert plan["path_gap"] < 1e-2 and set(plan["outcomes"]) == {"recommended", "equal_effect", "standard_of_care"}
     draws, prior, _, attrs = read_posterior(run / "posterior.zarr")

@@ -8,7 +8,7 @@ import pytest
 import twin_case as tiny
 
 from tumortwin._errors import InputError
-from tumortwin.cli_patient import Case, planned_treatment
+from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
 from tumortwin.cli_plan import Choice, choice_of, outcome_words
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
 from tumortwin.cli_stages import Setting, prior_medians, simulated_treatment
@@ -16,7 +16,7 @@ from tumortwin.config import ConfigError, compose
 from tumortwin.control import FeasibleSet, TotalDose
 from tumortwin.control._rounding import deliverable
 from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
-from tumortwin.twin import GliomaSettings, Twin, dropped_paths
+from tumortwin.twin import GliomaSettings, Twin, VirtualTumor, dropped_paths
 
 OWN = ("patient=folder", "patient.path=nowhere")
 
@@ -200,3 +200,10 @@ def test_the_smallest_gain_is_the_same_in_the_objective_and_in_the_outcome():
     helped = standard - plan > words["benefit_from"] + words["benefit_share"] * standard
     np.testing.assert_array_equal(helped, theirs - ours > 0.05)
     assert outcome_words("time_to_progression", 3.0)[0]["benefit_from"] == 3.0
+
+
+def test_a_virtual_tumor_is_drawn_from_what_the_configuration_says():
+    found = virtual_tumor({"diffusivity": [0.2, 0.1], "rate_spread": 0.0})
+    assert found.diffusivity == (0.2, 0.1) and found.rate_spread == 0.0 and found.rate == VirtualTumor().rate
+    with pytest.raises(ConfigError, match="rate_spread"):
+        virtual_tumor({"rate_spred": 0.1})

@@ -165,6 +165,8 @@ def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds
     assert odds[5] == pytest.approx(7 / 3 * np.exp(1.0 / 5.0)) and u[0] == 0.0
     only_flair = _profile(flair, [inf] * 6, infiltration_length=2.0, core_length=5.0, flair_density=0.2)
     assert only_flair[5] / (1 - only_flair[5]) == pytest.approx(0.25 * np.exp(3.0 / 5.0))
+    moved = _profile(flair, core, infiltration_length=2.0, flair_density=0.2, t1gd_density=0.7, flair_shift=0.3)
+    assert np.log(moved[2] / (1 - moved[2])) == pytest.approx(np.log(0.25) - 0.3) and moved[4] == pytest.approx(0.7)
     assert np.all(_profile([inf] * 6, [inf] * 6) == 0.0)
     capped = _profile([-99.0] * 6, [-99.0] * 6, cap=0.9)
     assert np.allclose(capped[1:], 0.9)

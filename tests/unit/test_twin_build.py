@@ -77,6 +77,7 @@ def test_shares_of_blocks_are_the_data():
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "observation.flair.width", "flair"),
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "observation.adc.noise_sd", "adc"),
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "mechanisms.radiotherapy.alpha", "fraction"),
+        ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "initial.flair_shift", "no such outline"),
     ],
 )
 def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
@@ -85,7 +86,7 @@ def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
     reasons = dropped_paths(dataclasses.replace(case.patient(), **change), GliomaSettings(), case.prior())
     assert word in reasons[path]
     seeded = dropped_paths(case.patient(), GliomaSettings(start="seed"), case.prior())
-    assert set(seeded) == {"initial.core_length", "initial.infiltration_length"}
+    assert set(seeded) == {"initial.core_length", "initial.infiltration_length", "initial.flair_shift"}
 
 
 def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():

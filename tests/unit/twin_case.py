@@ -63,6 +63,7 @@ def prior() -> dict[str, Distribution]:
         "mechanisms.chemotherapy.sensitivity": truncated_log_normal(0.2, 0.3, 0.02, 1.0),
         "initial.infiltration_length": truncated_log_normal(2.5, 0.5, 0.3, 15.0),
         "initial.core_length": truncated_log_normal(4.0, 0.6, 0.5, 40.0),
+        "initial.flair_shift": Normal(0.0, 0.3),
         "initial.age": truncated_log_normal(300.0, 0.6, 40.0, 1000.0),
         "observation.t1gd.threshold": truncated_log_normal(0.7, 0.1, 0.5, 0.85),
         "observation.t1gd.width": truncated_log_normal(0.8, 0.5, 0.05, 5.0),

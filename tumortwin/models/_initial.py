@@ -85,10 +85,13 @@ class ContourProfile(AbstractInitialCondition):
     missing mask: its distance is infinite) the rise inside holds from the FLAIR contour on; without FLAIR the T1Gd
     contour alone is used.
 
-    **Arguments:** `flair_distance`, `t1gd_distance` [mm] on the tissue's grid, +inf everywhere where there is no such
-    contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda, `core_length` lambda_c [mm].
+    **Arguments:** `flair_distance`, `t1gd_distance` [mm] on the tissue's grid, +inf everywhere where there is no
+    such contour; `flair_density`, `t1gd_density`, `cap` [1]; `infiltration_length` lambda, `core_length` lambda_c
+    [mm]. `flair_shift`, `t1gd_shift` [logit]: the first visit's own shift (as `MaskObservation` has one a visit):
+    the density at its contour is that of logit u_F - shift. Contours that wander run, on average, where the density
+    is higher.
 
-    **Good values:** lambda 1-5 mm, lambda_c 2-10 mm, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.99.
+    **Good values:** shifts 0 with sd .3, lambda 1-5 mm, lambda_c 2-10 mm, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.99.
 
     **Reference:** Konukoglu et al., IEEE Trans. Med. Imaging 29 (2010) 77-95, doi:10.1109/TMI.2009.2026413 (tail).
     """
@@ -99,6 +102,8 @@ class ContourProfile(AbstractInitialCondition):
     core_length: Float[Array, ""] = parameter(unit=units.LENGTH, default=4.0)
     flair_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.25)
     t1gd_density: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.7)
+    flair_shift: Float[Array, ""] = parameter(unit="1", default=0.0)
+    t1gd_shift: Float[Array, ""] = parameter(unit="1", default=0.0)
     cap: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.99)
 
     def state(self, tissue: Tissue) -> TumorState:
@@ -108,8 +113,8 @@ class ContourProfile(AbstractInitialCondition):
         logit_flair, logit_core, logit_cap, length, core_length = (
             jnp.asarray(v, dtype)
             for v in (
-                _logit(self.flair_density),
-                _logit(self.t1gd_density),
+                _logit(self.flair_density) - self.flair_shift,
+                _logit(self.t1gd_density) - self.t1gd_shift,
                 _logit(self.cap),
                 self.infiltration_length,
                 self.core_length,

@@ -36,7 +36,12 @@ TIES = {
     "initial.t1gd_density": "observation.t1gd.threshold",
 }
 PATTERN = "mechanisms.proliferation.pattern"
-_CONTOUR_PATHS = ("initial.core_length", "initial.infiltration_length")
+_CONTOUR_PATHS = (
+    "initial.core_length",
+    "initial.infiltration_length",
+    "initial.flair_shift",
+    "initial.t1gd_shift",
+)
 _HALF = 0.5
 _WHOLE = 1.0 - 1e-6  # rounding of a block mean
 
@@ -167,6 +172,10 @@ def dropped_paths(
         if not is_given(path, patient.schedule, last):
             agent = "fraction" if path.startswith(RADIOTHERAPY) else "drug"
             reasons[path] = f"no {agent} was given before the last scan"
+        if path in ("initial.flair_shift", "initial.t1gd_shift"):
+            outline = patient.scans[0].masks.get(path.removeprefix("initial.").removesuffix("_shift"))
+            if outline is None or not outline.any():
+                reasons.setdefault(path, "the first visit has no such outline")
         if path == PATTERN and (len(patient.scans) == 1 or settings.start != "contours"):
             reasons[path] = "one visit says nothing about where growth is faster"
         if path.startswith("observation."):
@@ -207,6 +216,18 @@ class Solve(eqx.Module):
         trajectory = simulate(model, self.schedule, days, self.solver, estimate_error=False)
         density = trajectory.states.density
         return jnp.where(trajectory.succeeded & fine, density, jnp.nan)
+
+
+@eqx.filter_jit
+def time_error(problem: Problem, values: Mapping[str, Array], days: tuple[float, ...]) -> Array:
+    """Estimated relative L2 error of the density that comes from the time step [day], at one set of parameters.
+
+    Richardson's: the same solve with steps twice as long, difference / 3 (`simulate`). The error of the grid is not in
+    it.
+    """
+    assert isinstance(problem.solve, Solve)
+    model, _ = start_at_day_zero(problem.bind(values)[0], problem.solve.solver)
+    return simulate(model, problem.solve.schedule, days, problem.solve.solver).error_estimate
 
 
 def start_at_day_zero(model: ReactionDiffusion, solver: FixedSteps) -> tuple[ReactionDiffusion, Array]:

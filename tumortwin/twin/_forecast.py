@@ -33,8 +33,8 @@ class Forecast:
     the edge is flat;
     `predictive[channel]` the same with the shift and the noise of one outline; `mean`, `sd` [day x y z] of the
     density; `p_tumor` [day x y z]: probability that the voxel is outlined in `extent_channel`;
-    `p_channels[channel]` likewise for each; `error_estimate` [day] relative time-step error at the first draw.
-    `mass` [draw, day]: tumor mass in mm^3; `growth_rate` [draw, day]: mean of rho(x) over the tumor mass [1/day].
+    `p_channels[channel]` likewise for each; `mass` [draw, day]: tumor mass in mm^3; `growth_rate` [draw, day]: mean
+    of rho(x) over the tumor mass [1/day].
     """
 
     days: tuple[float, ...]
