@@ -197,7 +197,8 @@ def _solve_chunk(
             outlined[channel] = carry.outlined[channel] + p
         carry = _Sums(carry.density + density, carry.square + density**2, outlined)
         total = jnp.sum(density, axis=axes)
-        growth = jnp.sum(density * model.proliferation.local_rate().astype(density.dtype), axis=axes) / total
+        rate = jnp.broadcast_to(model.proliferation.local_rate().astype(density.dtype), density.shape[1:])
+        growth = jnp.sum(density * rate[None], axis=axes) / total
         return carry, (volumes, means, shifted, spreads, total * cell, growth)
 
     return jax.lax.scan(one, sums, draws)
