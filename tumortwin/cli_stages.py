@@ -337,7 +337,10 @@ def _results(run: Run, config: DictConfig, posterior: Posterior | None) -> None:
         for path in posterior.draws:
             unit = posterior.info["units"].get(path, "1")
             for label, level in (("low", 0.025), ("median", 0.5), ("high", 0.975)):
-                rows.append(_row(f"posterior.{path}.{label}", np.ravel(posterior.quantile(path, level))[0], unit))
+                found = np.asarray(posterior.quantile(path, level))
+                for index in np.ndindex(*found.shape):
+                    name = path if found.ndim == 0 else f"{path}[{','.join(map(str, index))}]"
+                    rows.append(_row(f"posterior.{name}.{label}", found[index], unit))
     for name in ("scores.json",):
         if (run.directory / name).is_file():
             rows += json.loads((run.directory / name).read_text())

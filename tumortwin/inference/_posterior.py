@@ -61,15 +61,15 @@ class Posterior:
     def halves(self) -> tuple["Posterior", "Posterior"]:
         """Two posteriors that share no draw, weights normalized in each, to choose with one and to judge on the other.
 
-        Chains stay whole where there are several. A posterior of a single draw cannot be split: both halves are it.
+        Chains stay whole where there are several; of a single one every second draw is taken (a weighted sample may come
+        from a first proposal and then from better ones). A posterior of a single draw cannot be split: both halves are
+        it.
         """
         chains, draws = self.weights.shape
         if chains * draws == 1:
             return self, self
-        axis, middle = (0, chains // 2) if chains > 1 else (1, draws // 2)
 
-        def part(half: slice) -> "Posterior":
-            rows = (half,) if axis == 0 else (slice(None), half)
+        def part(rows: tuple[slice, ...]) -> "Posterior":
             weights = None if self.log_weights is None else self.log_weights[rows]
             if weights is not None:
                 top = weights.max()
@@ -78,7 +78,9 @@ class Posterior:
             density = None if self.log_density is None else self.log_density[rows]
             return dataclasses.replace(self, draws=kept, log_weights=weights, log_density=density)
 
-        return part(slice(None, middle)), part(slice(middle, None))
+        if chains > 1:
+            return part((slice(None, chains // 2),)), part((slice(chains // 2, None),))
+        return part((slice(None), slice(0, None, 2))), part((slice(None), slice(1, None, 2)))
 
     def resample(self, n: int, *, key: Array) -> dict[str, np.ndarray]:
         """`n` draws of equal weight by systematic resampling: path -> values [n, ...], the same rows for all paths.
