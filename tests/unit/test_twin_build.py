@@ -59,6 +59,27 @@ def test_every_visit_has_a_shift_of_its_own():
     assert "observation.flair.shift" not in single.prior.paths
 
 
+def test_parameters_that_only_change_how_states_are_seen_need_no_solve():
+    problem = case.problem()
+    moving, observing = problem.entries()
+    assert sorted([*moving, *observing]) == list(range(problem.prior.size))
+    names = {problem.prior.names[i] for i in observing}
+    shifts = {"observation.flair.shift[0]", "observation.flair.shift[1]"}
+    widths = {"observation.flair.width", "observation.t1gd.width", "observation.adc.noise_sd"}
+    assert names == shifts | widths  # a threshold is tied to the contour that the simulation starts from
+    z = 0.1 * jnp.arange(problem.prior.size) / problem.prior.size
+
+    @jax.jit
+    def seen(point):
+        values = problem.prior.constrain(point)
+        return problem.predict(values)[0], problem.observe(problem.visits(problem.prior.constrain(z)), values)[0]
+
+    for i, moves in [*((int(i), False) for i in observing), (int(moving[0]), True)]:
+        solved, only_seen = seen(z.at[i].add(0.3))
+        gap = max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(solved, only_seen, strict=True))
+        assert (gap > 1e-4) == moves, problem.prior.names[i]
+
+
 def test_shares_of_blocks_are_the_data():
     one, frame = case.patient(), case.frame(case.patient())
     datum = next(d for d in case.problem().data if d.name == "flair@60")

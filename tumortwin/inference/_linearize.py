@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin.inference._problem import Group, Problem
@@ -15,17 +16,21 @@ STEP = 0.01
 
 
 def central_difference_jacobian(
-    fn: Callable[[Array], PyTree], z: Float[Array, " parameter"], step: float = STEP
+    fn: Callable[[Array], PyTree],
+    z: Float[Array, " parameter"],
+    step: float = STEP,
+    entries: np.ndarray | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """`fn(z)` and its Jacobian, a leading axis `parameter` on every leaf.
+    """`fn(z)` and its Jacobian, a leading axis on every leaf: all parameters, or those at `entries`.
 
     $$ J_i = \\frac{f(z + h e_i) - f(z - h e_i)}{2h} + O(h^2) $$
 
     The `2p + 1` evaluations run one after another inside one `lax.map`, so `fn` is compiled once.
     """
-    moves = step * jnp.eye(z.shape[0], dtype=z.dtype)
+    chosen = np.arange(z.shape[0]) if entries is None else entries
+    moves = step * jnp.eye(z.shape[0], dtype=z.dtype)[chosen]
     values = jax.lax.map(fn, jnp.concatenate([z[None], z[None] + moves, z[None] - moves]))
-    size = z.shape[0]
+    size = chosen.size
 
     def difference(leaf: Array) -> Array:
         return (leaf[1 : 1 + size] - leaf[1 + size :]) / (2 * step)
@@ -51,7 +56,7 @@ class Linearization(eqx.Module):
 def linearize(
     problem: Problem, z: Float[Array, " parameter"], *, step: float = STEP, observed: bool = False
 ) -> Linearization:
-    """Gradient and Gauss-Newton Hessian at `z` from `2p + 1` forward solves.
+    """Gradient and Gauss-Newton Hessian at `z` from `2p + 1` forward solves, `p` the parameters that move the states.
 
     $$ g = -\\nabla \\log \\pi - \\sum_k w_k J_k^T \\partial_\\eta \\log p, \\qquad
        F = \\sum_k w_k \\left( J_k^T W_k J_k + 2 n_k\\, \\nabla \\log s_k \\nabla \\log s_k^T \\right) $$
@@ -62,8 +67,14 @@ def linearize(
     A free noise scale `s_k` has information 2 an observation in `log s`, and none with the prediction.
     """
 
+    moving, observing = problem.entries()
+    states = problem.visits(problem.prior.constrain(z))
+
     def evaluate(point: Array) -> tuple[Array, ...]:
         return problem.predict(problem.prior.constrain(point))[0]
+
+    def look(point: Array) -> tuple[Array, ...]:
+        return problem.observe(states, problem.prior.constrain(point))[0]
 
     def loss(predictions: tuple[Array, ...], point: Array) -> Array:
         _, observations = problem.bind(problem.prior.constrain(point))
@@ -73,7 +84,10 @@ def linearize(
         _, observations = problem.bind(problem.prior.constrain(point))
         return jnp.stack([observations[group.channel].log_scale() for group in problem.groups()])
 
-    predictions, slopes = central_difference_jacobian(evaluate, z, step)
+    predictions, by_moving = central_difference_jacobian(evaluate, z, step, moving)
+    _, by_observing = central_difference_jacobian(look, z, step, observing)
+    order = np.argsort(np.concatenate([moving, observing]))
+    slopes = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[order], by_moving, by_observing)
     value, (by_prediction, gradient) = jax.value_and_grad(loss, argnums=(0, 1))(predictions, z)
     scale_slopes = jax.jacfwd(log_scales)(z)
     _, observations = problem.bind(problem.prior.constrain(z))

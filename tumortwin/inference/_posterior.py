@@ -61,9 +61,9 @@ class Posterior:
     def halves(self) -> tuple["Posterior", "Posterior"]:
         """Two posteriors that share no draw, weights normalized in each, to choose with one and to judge on the other.
 
-        Chains stay whole where there are several; of a single one every second draw is taken (a weighted sample may come
-        from a first proposal and then from better ones). A posterior of a single draw cannot be split: both halves are
-        it.
+        Chains stay whole where there are several; of a single one every second draw is taken (a weighted sample
+        may come from a first proposal and then from better ones). A posterior of a single draw cannot be split:
+        both halves are it.
         """
         chains, draws = self.weights.shape
         if chains * draws == 1:

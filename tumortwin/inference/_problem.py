@@ -1,6 +1,7 @@
 """All that a calibrator may know: model, observations, prior and data."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import equinox as eqx
@@ -101,20 +102,37 @@ class Problem(eqx.Module):
 
     def predict(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
         """The predictions [visit ...] of every group, and the observations bound to the values."""
-        states, observations = self._visits(values)
+        states = self.visits(values)
+        return self.observe(states, values)
+
+    def observe(
+        self, states: tuple[Array, ...], values: Mapping[str, Any]
+    ) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
+        """The predictions of every group from the states of its visits: no solve."""
+        _, observations = self.bind(values)
         found = []
         for group, seen in zip(self.groups(), states, strict=True):
             observe = _observe(observations[group.channel])
             found.append(jax.vmap(observe)(seen, group.visits))
         return tuple(found), observations
 
-    def _visits(self, values: Mapping[str, Any]) -> tuple[tuple[Array, ...], dict[str, AbstractObservation]]:
-        """The states [visit ...] that every group observes, and the observations bound to the values."""
-        model, observations = self.bind(values)
+    def entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of `z` that move the model's states, and those that only change how they are observed."""
+        sources = {source for _, source in self.ties}
+        only = [
+            p.startswith(PREFIX) and p not in sources
+            for p, shape in self.prior.shapes.items()
+            for _ in range(prod(shape))
+        ]
+        return np.flatnonzero(~np.asarray(only)), np.flatnonzero(only)
+
+    def visits(self, values: Mapping[str, Any]) -> tuple[Array, ...]:
+        """The states [visit ...] that every group observes."""
+        model, _ = self.bind(values)
         states = self.solve(model, self.days)
         row = {day: index for index, day in enumerate(self.days)}
         rows = [np.asarray([row[self.data[index].day] for index in group.members]) for group in self.groups()]
-        return tuple(states[chosen] for chosen in rows), observations
+        return tuple(states[chosen] for chosen in rows)
 
     def by_datum(self, stacked: tuple[Array, ...]) -> tuple[Array, ...]:
         """Arrays [visit ...] of every group, in the order of `data`."""
@@ -138,7 +156,7 @@ class Problem(eqx.Module):
         The visits of a group go one after another and are recomputed for the gradient: as one expression XLA merges the
         gathering of the states into the arithmetic, which it then no longer vectorizes (8 times slower on a CPU).
         """
-        states, observations = self._visits(values)
+        states, (_, observations) = self.visits(values), self.bind(values)
         terms = []
         for group, seen in zip(self.groups(), states, strict=True):
             term = _observed_term(observations[group.channel])
