@@ -49,7 +49,7 @@ def test_a_run_leaves_every_file_behind(world):
         assert (run / name).exists(), name
     rows = {row["name"]: row["value"] for row in json.loads((run / "results.json").read_text())}
     assert rows["posterior.mechanisms.proliferation.rate.low"] < rows["posterior.mechanisms.proliferation.rate.high"]
-    assert rows["posterior.observation.flair.shift[0].low"] < rows["posterior.observation.flair.shift[0].high"]
+    assert rows["posterior.observation.t1gd.shift[0].low"] < rows["posterior.observation.t1gd.shift[0].high"]
     (error,) = (value for name, value in rows.items() if name.startswith("forecast.time_error."))
     assert 0.0 < error < 0.05
     plan = json.loads((run / "plan.json").read_text())

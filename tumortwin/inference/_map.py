@@ -116,7 +116,8 @@ class MapCalibrator(AbstractCalibrator):
 
     def diagnostics(self, problem: Problem, state: State) -> dict[str, float]:
         """What the MAP stage has to report."""
-        solves = int(state["steps"]) * (2 * problem.prior.size + 1)
+        moving, _ = problem.entries()
+        solves = int(state["steps"]) * (2 * moving.size + 2)
         finite = np.nan_to_num(state["objectives"], nan=np.inf, posinf=np.inf)
         near = np.abs(finite - finite.min()) < 1.0 if np.isfinite(finite.min()) else np.zeros(1)
         return {
