@@ -138,8 +138,9 @@ def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untr
     )
     seen = {}
 
-    def recommended(*_, fresh_draws, **__):
+    def recommended(*_, fresh_draws, level, **__):
         seen.update(fresh_draws)
+        assert level == 0.5  # that of the risk
         plan = make_plan(problem, PLAN, name="any", value=0.0)
         nothing = Comparison("any", "any", {}, {}, {}, 0.8, 0)
         return Recommendation(plan, plan, plan, nothing, nothing)

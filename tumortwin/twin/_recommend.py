@@ -169,14 +169,15 @@ def recommend_schedule(
     n_fresh: int = 64,
     objectives: Sequence[AbstractObjective] = (),
     minimal_gains: Mapping[str, float] | None = None,
-    level: float = 0.8,
+    level: float | None = None,
     on_step: Any = None,
     key: Array,
 ) -> tuple[Recommendation, dict[str, np.ndarray]]:
     """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
 
     The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
-    draw has no other half.
+    draw has no other half. `level` of the CVaR gain that is reported: that of the risk which was minimized, 0.8 when it
+    has none.
 
     Beside the recommendation: the objective of every fresh draw, by plan (`recommended`, `equal_effect`,
     `standard_of_care`), paired.
@@ -193,7 +194,7 @@ def recommend_schedule(
         fresh_draws=fresh,
         objectives=objectives,
         minimal_gains=minimal_gains,
-        level=level,
+        level=float(plan_problem.risk.describe().get("level", 0.8)) if level is None else level,
         key=bootstrap_key,
         on_step=on_step,
     )
