@@ -316,7 +316,7 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
             low, mid, high = (float(posterior.quantile(path, q)) for q in levels)
             intervals[name] = (low, mid, high)
     # The truth of a rate that varies within the tumor is its mean over the tumor mass of the first day.
-    low, mid, high = (float(v) for v in np.quantile(found.growth_rate[:, 0], levels))
+    low, mid, high = (float(v) for v in quantile(found.growth_rate[:, 0], np.asarray(levels)))
     intervals["rate"] = (low, mid, high)
     for channel, volume in found.volume.items():
         for i, day in enumerate(found.days):

@@ -103,8 +103,6 @@ def test_an_interrupted_run_redoes_only_what_is_missing(world):
         ("patient.plan.horizon=20.0", BAD_CONFIG, "horizon after the last fraction"),
         ("patient.plan.standard_start=40.0", BAD_CONFIG, "standard of care that starts within the window"),
         ("treatment.dose=-2.0", BAD_INPUT, "doses of 0 or more"),
-        ("treatment.start=-20.0", BAD_INPUT, "no dose before the first scan"),
-        ("treatment.fractions=-3", BAD_CONFIG, "0 or more"),
     ],
 )
 def test_a_mistake_in_the_plan_is_said_before_anything_long_begins(world, capsys, mistake, code, word):

@@ -99,6 +99,11 @@ def test_shares_of_blocks_are_the_data():
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "observation.adc.noise_sd", "adc"),
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "mechanisms.radiotherapy.alpha", "fraction"),
         ({"scans": (Scan(0.0, {"t1gd": case.ball(8.0)}),)}, "initial.flair_shift", "no such outline"),
+        (
+            {"scans": (case.scan(0.0, 8.0, 13.0), Scan(30.0, {"t1gd": case.ball(9.0)}))},
+            "observation.flair.shift",
+            "starts the simulation",
+        ),
     ],
 )
 def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):

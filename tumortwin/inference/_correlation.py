@@ -75,22 +75,14 @@ def reweight(problem: Problem, z: Float[Array, " parameter"]) -> tuple[Problem, 
         raise ValueError("required: `spacing` of the problem [mm] to estimate weights; received: None")
     weights, volumes = np.asarray(problem.weights).copy(), np.full(len(problem.data), np.nan)
     residuals = [np.asarray(field) for field in residual_fields(problem, z)]
-    images = {
-        k: (residual, np.asarray(datum.valid))
-        for k, (datum, residual) in enumerate(zip(problem.data, residuals, strict=True))
-        if datum.values.ndim == IMAGE_DIMENSIONS
-    }
-    for k, (datum, residual) in enumerate(zip(problem.data, residuals, strict=True)):
-        if datum.values.ndim != IMAGE_DIMENSIONS:
-            continue
-        kept = np.asarray(residual)[np.asarray(datum.valid) > 0]
-        if not np.isfinite(kept).all():
-            raise ValueError(f"required: finite residuals of {datum.name} at the given point; received: NaN or inf")
-        volumes[k] = correlation_volume(np.asarray(residual), np.asarray(datum.valid), problem.spacing)
-        weights[k] = min(1.0, float(np.prod(problem.spacing)) / volumes[k])
-    shared = shared_residuals(list(images.values()))
-    for k, total in zip(images, shared, strict=True):
-        weights[k] /= total
+    images = [k for k, datum in enumerate(problem.data) if datum.values.ndim == IMAGE_DIMENSIONS]
+    pairs = [(residuals[k], np.asarray(problem.data[k].valid)) for k in images]
+    for k, (residual, valid), total in zip(images, pairs, shared_residuals(pairs), strict=True):
+        if not np.isfinite(residual[valid > 0]).all():
+            name = problem.data[k].name
+            raise ValueError(f"required: finite residuals of {name} at the given point; received: NaN or inf")
+        volumes[k] = correlation_volume(residual, valid, problem.spacing)
+        weights[k] = min(1.0, float(np.prod(problem.spacing)) / volumes[k]) / total
     return problem.with_weights(jnp.asarray(weights)), volumes
 
 

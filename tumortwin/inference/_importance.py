@@ -38,8 +38,7 @@ class PsisCalibrator(AbstractCalibrator):
     of freedom `nu`, at least half as many as there are parameters: the radius of a t of few degrees in many dimensions
     spreads over far more than the posterior's shell, and most draws are wasted.
 
-    **Good values:** batch 1000; degrees 5-10; rounds 8. One forward solve a draw: 1,000 draws of a 3 mm glioma take
-    about 2 s.
+    **Good values:** batch 1000; degrees 5-10; rounds 8. One forward solve a draw.
 
     Reference: Vehtari et al. (2024), JMLR 25(72); Cornuet et al. (2012), Scand. J. Stat. 39:798 (adaptive multiple
     importance sampling).

@@ -39,7 +39,7 @@ class MapCalibrator(AbstractCalibrator):
     whose gradient is exactly that of `L`, and whose Gauss-Newton Hessian is `J^T W J` + prior curvature with the
     observed information `W` of each voxel. Deviance residuals have the same minimum but only .72 of a probit's
     curvature at its threshold, so that least squares on them creeps (28 steps instead of 9 on a 3-D toy). `J` is one of
-    central differences: `2p + 1` solves a step, one after another.
+    central differences: `2p + 1` solves a step, one after another, for the `p` parameters that move the states.
 
     **Arguments:**
 
@@ -117,7 +117,7 @@ class MapCalibrator(AbstractCalibrator):
     def diagnostics(self, problem: Problem, state: State) -> dict[str, float]:
         """What the MAP stage has to report."""
         moving, _ = problem.entries()
-        solves = int(state["steps"]) * (2 * moving.size + 2)
+        solves = int(state["steps"]) * (2 * moving.size + 1)
         finite = np.nan_to_num(state["objectives"], nan=np.inf, posinf=np.inf)
         near = np.abs(finite - finite.min()) < 1.0 if np.isfinite(finite.min()) else np.zeros(1)
         return {

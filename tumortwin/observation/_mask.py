@@ -11,7 +11,6 @@ from tumortwin.observation._binary import binary_deviance_residual, floored_logi
 from tumortwin.params import parameter
 
 Shaped = Inexact[Array, "..."]
-_UNIFORM_VARIANCE_INVERSE = 12
 LOG_SQRT_TWO_PI = 0.9189385332046727
 
 
@@ -48,8 +47,8 @@ class MaskObservation(AbstractObservation):
     - `floor`: detection floor [1]; `u` enters as `floor + (1 - 2 floor) u`, so that an empty voxel has a finite logit.
 
     **Good values:** threshold .6-.8 for T1 with gadolinium, .05-.6 for FLAIR (Lipkova et al. 2019 used [.6,.8] and
-    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; shift 0 with sd .3;
-    floor 1e-4.
+    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; shift 0 with sd .3; floor
+    1e-4.
 
     **Limits:** (convenience) voxels are independent given `u`; the power likelihood of `inference` repairs that.
 
@@ -74,7 +73,7 @@ class MaskObservation(AbstractObservation):
         if not self.within_voxel:
             return level
         steepness = sum(smaller_difference(level, axis) ** 2 for axis in range(level.ndim))
-        return level / jnp.sqrt(1 + steepness / _UNIFORM_VARIANCE_INVERSE)
+        return level / jnp.sqrt(1 + steepness / 12)
 
     def level(self, density: Shaped) -> Shaped:
         """`eta` at the middle of every voxel."""

@@ -126,14 +126,10 @@ _PATTERN_REACH = 10.0
 
 
 def _patterned(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> PatternedProliferation:
-    """Growth with a pattern over everything outlined so far and its surroundings."""
-    seen = np.zeros(patient.grid.shape, bool)
-    for scan in patient.scans:
-        for mask in scan.masks.values():
-            seen |= mask
-    region = frame.distance(seen) < _PATTERN_REACH
+    """Growth with a pattern over everything outlined so far and the tissue around it."""
+    near = frame.distance(patient.outlined) < _PATTERN_REACH
     modes = smooth_modes(
-        region,
+        near & np.asarray(frame.tissue(patient).domain.mask),
         frame.grid.spacing,
         count=settings.pattern_modes,
         length=settings.pattern_length,
@@ -145,15 +141,13 @@ def _patterned(patient: Patient, frame: ModelFrame, settings: GliomaSettings) ->
 def _with_shifts(
     prior: dict[str, Distribution], observations: dict[str, AbstractObservation], data: tuple[Datum, ...]
 ) -> tuple[dict[str, Distribution], dict[str, AbstractObservation]]:
-    """Every channel's shift as a vector over its visits with data; a channel without such visits has none."""
+    """Every channel's shift as a vector over its visits with data."""
     prior, observations = dict(prior), dict(observations)
     for channel, observation in observations.items():
         path, count = f"observation.{channel}.shift", sum(datum.channel == channel for datum in data)
-        if path not in prior:
-            continue
-        entry = prior.pop(path)
-        if count and isinstance(observation, MaskObservation):
-            prior[path] = entry.expand((count,))
+        if path in prior:
+            assert isinstance(observation, MaskObservation)
+            prior[path] = prior[path].expand((count,))
             observations[channel] = eqx.tree_at(lambda o: o.shift, observation, jnp.zeros(count))
     return prior, observations
 
@@ -183,6 +177,11 @@ def dropped_paths(
             seen = any(s.adc is not None for s in patient.scans) if channel == "adc" else channel in channels
             if not seen:
                 reasons[path] = f"channel {channel} was never acquired"
+            elif path.endswith(".shift") and not any(
+                channel in scan.masks and _outlines_are_data(patient, index, settings)
+                for index, scan in enumerate(patient.scans)
+            ):
+                reasons[path] = f"channel {channel} has no visit but the one that starts the simulation"
         if path.startswith("initial.") and (path in _CONTOUR_PATHS) != (settings.start == "contours"):
             reasons[path] = f"the simulation starts from {settings.start}"
     measured = sum(scan.adc is not None for scan in patient.scans)
@@ -280,13 +279,20 @@ def _initial(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> A
     )
 
 
+def _outlines_are_data(patient: Patient, index: int, settings: GliomaSettings) -> bool:
+    """Whether the outlines of visit `index` are compared with the simulation.
+
+    Those of the first visit are the initial condition of a contour start; they are not used twice. When there is
+    nothing else they are data all the same: of day 0 they say how sharp an edge is, nothing of D or rho.
+    """
+    alone = len(patient.scans) == 1 and patient.scans[0].adc is None
+    return index > 0 or settings.start == "seed" or alone
+
+
 def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> tuple[Datum, ...]:
     data: list[Datum] = []
     for index, scan in enumerate(patient.scans):
-        # The first visit's outlines are the initial condition of a contour start; they are not used twice. When there
-        # is nothing else they are data all the same: of day 0 they say how sharp an edge is, nothing of D or rho.
-        alone = len(patient.scans) == 1 and scan.adc is None
-        if index > 0 or settings.start == "seed" or alone:
+        if _outlines_are_data(patient, index, settings):
             for channel, mask in sorted(scan.masks.items()):
                 share = frame.coarse(mask.astype(np.float32))
                 data.append(Datum(scan.day, channel, share, domain, settings.voxel_weight))

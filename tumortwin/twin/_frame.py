@@ -48,10 +48,7 @@ class ModelFrame:
 
     @classmethod
     def _of(cls, patient: Patient, factors: tuple[int, int, int], margin: float, bucket: int) -> "ModelFrame":
-        seen = np.zeros(patient.grid.shape, bool)
-        for scan in patient.scans:
-            for mask in scan.masks.values():
-                seen |= mask
+        seen = patient.outlined
         if not seen.any():
             raise ValueError("required: a tumor outlined in at least one scan; received: empty masks only")
         coarse = block_mean(seen.astype(np.float32), factors) > 0

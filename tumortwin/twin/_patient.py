@@ -59,6 +59,15 @@ class Patient:
     facts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
 
+    @property
+    def outlined(self) -> np.ndarray:
+        """Every voxel that any channel outlines at any visit."""
+        found = np.zeros(self.grid.shape, bool)
+        for scan in self.scans:
+            for mask in scan.masks.values():
+                found |= mask
+        return found
+
     def until(self, day: float) -> "Patient":
         """The same patient with every scan after `day` removed: what was known on that day."""
         return dataclasses.replace(self, scans=tuple(s for s in self.scans if s.day <= day))
