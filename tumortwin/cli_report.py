@@ -26,8 +26,8 @@ PARAMETERS = {
     "mechanisms.proliferation.rate": ("growth rate", "rate"),
     "mechanisms.radiotherapy.alpha": ("radiosensitivity alpha", "alpha"),
     "mechanisms.chemotherapy.sensitivity": ("drug sensitivity", "sensitivity"),
-    "initial.infiltration_length": ("infiltration length at the first scan", ""),
-    "initial.core_length": ("depth over which the core fills at the first scan", ""),
+    "initial.tail_ratio": ("tail of the first scan's tumor, over that of a front", ""),
+    "initial.core_ratio": ("edge of its core, over that of a front", ""),
     "initial.flair_shift": ("first FLAIR outline: how far off as a whole", ""),
     "initial.t1gd_shift": ("first enhancing outline: how far off as a whole", ""),
     "initial.age": ("age of the tumor at the first scan", ""),
@@ -364,7 +364,7 @@ def dropped_words(dropped: Mapping[str, str]) -> list[str]:
 def _unused(known: Patient, frame: ModelFrame) -> list[str]:
     return [
         f"The ADC map of day {day:g} is not used: no model voxel lies wholly where it counts, which is inside the "
-        "outline; a finer geometry.spacing may hold one."
+        "outlines of that day and of the first; a finer geometry.spacing may hold one."
         for day in unused_adc(known, frame)
     ]
 

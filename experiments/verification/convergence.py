@@ -158,29 +158,40 @@ def front_speed_error(axis: int = 0, cells_a_length: float = 4.0, *, length: flo
     return (last - first) / exact - 1.0
 
 
-def coarse_front_error(lengths_a_cell: float, *, corrected: bool) -> float:
+def coarse_front_error(lengths_a_cell: float, *, corrected: bool, diagonal: int = 1) -> float:
     """Relative error of the speed of a front of least decay on a voxel of `lengths_a_cell` times sqrt(D/rho).
 
     The front starts as exp(-x / l) ahead of a plateau, l = sqrt(D/rho), and its mass grows by its speed: measured
     between 12 and 24 units of 1/rho, against the same on a voxel of l / 4.
+
+    `diagonal`: 1 along an axis, 2 along a face diagonal, 3 along a space diagonal. A plane front along a diagonal of
+    `d` axes is the same in every layer of voxels across it: a line of layers h / sqrt(d) apart, with the conductances
+    of `d` faces, which is the line of that spacing with the correction of the voxel h.
     """
     diffusivity, rate = 0.2, 0.03
     scale = float(np.sqrt(diffusivity / rate))
 
-    def speed(h: float, correct: bool) -> float:
-        n = round(80 * scale / h)
+    def line(n: int, h: float, diffusivity: float, correct: bool, start: np.ndarray) -> ReactionDiffusion:
         tissue = uniform_box((n, 1, 1), (h, 5.0, 5.0))
-        x = positions(tissue.grid)[0]
+        return glioma(tissue, GivenDensity(jnp.asarray(start)), diffusivity=diffusivity, rate=rate, corrected=correct)
+
+    def speed(h: float, correct: bool, axes: int) -> float:
+        factor, between = 1.0, h / np.sqrt(axes)
+        if axes > 1 and correct:
+            face = [line(3, h, diffusivity, c, np.zeros((3, 1, 1))).relative_faces().x[1, 1, 1] for c in (True, False)]
+            factor, correct = float(face[0] / face[1]), False
+        n = round(80 * scale / between)
+        x = positions(uniform_box((n, 1, 1), (between, 5.0, 5.0)).grid)[0]
         start = np.where(x < 8.0 * scale, 1.0, np.exp(-np.maximum(x - 8.0 * scale, 0.0) / scale))
-        model = glioma(tissue, GivenDensity(jnp.asarray(start)), diffusivity=diffusivity, rate=rate, corrected=correct)
+        model = line(n, between, diffusivity * factor, correct, start)
         days = (12.0 / rate, 24.0 / rate)
         run = eqx.filter_jit(
             lambda m: simulate(m, Schedule(), days, FixedSteps(2.0, diffusivity), estimate_error=False)
         )
-        first, last = np.asarray(run(model).states.density).sum(axis=(1, 2, 3)) * h
+        first, last = np.asarray(run(model).states.density).sum(axis=(1, 2, 3)) * between
         return float(last - first) / (days[1] - days[0])
 
-    return speed(lengths_a_cell * scale, corrected) / speed(scale / 4.0, False) - 1.0
+    return speed(lengths_a_cell * scale, corrected, diagonal) / speed(scale / 4.0, False, 1) - 1.0
 
 
 def corrected_orders(sizes: Sequence[int], base: Spacing, *, day: float = 20.0) -> list[float]:

@@ -136,7 +136,7 @@ def parameters(rng: np.random.Generator) -> tuple[r.ParameterDraws, ...]:
             (log(0.041), 0.24),
             0.04,
         ),
-        one("initial.infiltration_length", "infiltration length", "mm", (log(3.0), 0.4), (log(2.6), 0.15), 2.8),
+        one("initial.tail_ratio", "tail over that of a front", "1", (log(1.0), 0.4), (log(1.1), 0.15), 1.0),
         r.ParameterDraws(
             "observation.flair.threshold", "FLAIR threshold", "1", rng.uniform(0.05, 0.4, 2000), rng.beta(30, 150, 1000)
         ),

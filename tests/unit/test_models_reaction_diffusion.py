@@ -2,9 +2,11 @@
 
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from tumortwin.geometry import Domain, Grid, Tissue
 from tumortwin.models import (
@@ -20,6 +22,7 @@ from tumortwin.models import (
     ReactionDiffusion,
     TumorState,
 )
+from tumortwin.models._wave import wave_logit, wave_place
 from tumortwin.params import get_parameter, parameter_units, set_parameters
 from tumortwin.treatments import Course, Schedule
 
@@ -146,30 +149,69 @@ def test_every_start_is_zero_outside_the_domain_and_a_seed_is_where_it_was_put()
 
 def _profile(flair, core, **more):
     def field(values):
-        return jnp.asarray(np.broadcast_to(np.asarray(values, float).reshape(6, 1, 1), SHAPE))
+        return jnp.asarray(np.broadcast_to(np.asarray(values, float).reshape(1, 6, 1, 1), (1, *SHAPE)))
 
     profile = ContourProfile(field(flair), field(core), **more)
     return np.asarray(profile.state(TISSUE).density)[:, 2, 2]
 
 
-def test_the_profile_meets_both_contours_and_its_tail_is_exponential_in_the_odds():
+def _exact_wave():
+    """Places and logits of the least-speed front, by integrating the slope s of the logit from deep inside.
+
+    With L = logit U: L' = -s, s' = (1 - 2 U) s^2 - 2 s + 1, s = sqrt(2) - 1 where U = 1.
+    """
+
+    def slope(x, y):
+        u = 1 / (1 + np.exp(-y[0]))
+        return [-y[1], (1 - 2 * u) * y[1] ** 2 - 2 * y[1] + 1]
+
+    found = solve_ivp(slope, [0, 60], [12.0, np.sqrt(2) - 1], rtol=1e-10, atol=1e-12, dense_output=True)
+    x = np.linspace(0, 60, 6001)
+    level = found.sol(x)[0]
+    return x - np.interp(0.0, -level, x), level
+
+
+def test_the_wave_is_the_front_of_least_speed():
+    x, level = _exact_wave()
+    seen = (level > -12) & (level < 8)
+    assert np.abs(np.asarray(wave_logit(jnp.asarray(x))) - level)[seen].max() < 0.025
+    wanted = jnp.linspace(-15.0, 10.0, 26)
+    np.testing.assert_allclose(wave_logit(jax.jit(wave_place)(wanted)), wanted, atol=1e-9)
+
+
+def test_the_profile_is_that_front_laid_through_both_contours():
     inf = np.inf
     flair, core = [9.0, 3.0, 0.0, -1.0, -2.0, -3.0], [inf, 5.0, 2.0, 1.0, 0.0, -1.0]
-    u = _profile(
-        flair, [99.0, *core[1:]], infiltration_length=2.0, core_length=5.0, flair_density=0.2, t1gd_density=0.7
-    )
-    odds = u / (1 - u)
-    assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7)
-    assert odds[1] == pytest.approx(0.25 * np.exp(-1.5))
-    assert odds[3] == pytest.approx(np.sqrt(0.25 * 7 / 3))  # halfway between the contours
-    assert odds[5] == pytest.approx(7 / 3 * np.exp(1.0 / 5.0)) and u[0] == 0.0
-    only_flair = _profile(flair, [inf] * 6, infiltration_length=2.0, core_length=5.0, flair_density=0.2)
-    assert only_flair[5] / (1 - only_flair[5]) == pytest.approx(0.25 * np.exp(3.0 / 5.0))
-    moved = _profile(flair, core, infiltration_length=2.0, flair_density=0.2, t1gd_density=0.7, flair_shift=0.3)
+    given = {"flair_density": 0.2, "t1gd_density": 0.7, "diffusivity": 0.16, "rate": 0.04}  # a length is 2 mm
+    given |= {"tail_ratio": 0.75, "core_ratio": 1.5}
+
+    def at(place):
+        return 1 / (1 + np.exp(-np.asarray(wave_logit(jnp.asarray(place)))))
+
+    outer, inner = (float(wave_place(jnp.asarray(np.log(p / (1 - p))))) for p in (0.2, 0.7))
+    u = _profile(flair, [99.0, *core[1:]], **given)
+    assert u[2] == pytest.approx(0.2) and u[4] == pytest.approx(0.7) and u[0] == 0.0
+    assert u[1] == pytest.approx(at(outer + 3.0 / 1.5))
+    assert u[3] == pytest.approx(at(0.5 * (outer + inner)))  # halfway between the contours
+    assert u[5] == pytest.approx(at(inner - 1.0 / 3.0))
+    only_flair = _profile(flair, [inf] * 6, **given)
+    assert only_flair[5] == pytest.approx(at(outer - 3.0 / 3.0))
+    moved = _profile(flair, core, **given, flair_shift=0.3)
     assert np.log(moved[2] / (1 - moved[2])) == pytest.approx(np.log(0.25) - 0.3) and moved[4] == pytest.approx(0.7)
     assert np.all(_profile([inf] * 6, [inf] * 6) == 0.0)
     capped = _profile([-99.0] * 6, [-99.0] * 6, cap=0.9)
     assert np.allclose(capped[1:], 0.9)
+
+
+def test_a_voxel_holds_the_mean_of_its_parts():
+    distances = jnp.asarray(np.array([-1.0, 0.5, 4.0, 9.0]).reshape(4, 1, 1, 1) * np.ones(SHAPE))
+    nowhere = jnp.full_like(distances, np.inf)
+    whole = np.asarray(ContourProfile(distances, nowhere).state(TISSUE).density)[2, 2, 2]
+    single = [
+        np.asarray(ContourProfile(distances[k : k + 1], nowhere[k : k + 1]).state(TISSUE).density)[2, 2, 2]
+        for k in range(4)
+    ]
+    assert whole == pytest.approx(np.mean(single), rel=1e-12) and min(single) < 0.1 * whole
 
 
 def test_a_state_may_carry_times():

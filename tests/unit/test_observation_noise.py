@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from tumortwin.geometry import level_of_edge, smaller_difference, steepness
 from tumortwin.observation import (
     AdcObservation,
     Datum,
@@ -19,7 +20,6 @@ from tumortwin.observation import (
     VolumeObservation,
     adc_from_cellularity,
     cellularity_from_adc,
-    smaller_difference,
 )
 
 
@@ -32,13 +32,14 @@ CASES = {
     "mask": (build(MaskObservation, 0.3, 0.7), jnp.asarray([-2.0, -0.3, 0.4, 1.7])),
     "glioma mask": (build(GliomaMaskObservation, 0.4, 0.06), jnp.asarray([-1.2, -0.3, 0.4, 1.1])),
     "adc": (build(AdcObservation, 0.1), jnp.asarray([0.0, 0.2, 0.9, 1.0])),
+    "adc with an edge": (build(AdcObservation, 0.1, 0.6), jnp.asarray([0.0, 0.2, 0.5, 1.0])),
     "volume": (build(partial(VolumeObservation, 27.0), 0.3, 0.7, 0.1), jnp.asarray([1e2, 5e3, 3e4, 2e5])),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_half_the_squared_residual_is_the_negative_log_likelihood(name):
-    """The difference is a constant of the datum: the same at every prediction."""
+    """Together with the log scale; the difference is a constant of the datum: the same at every prediction."""
     observation, predictions = CASES[name]
     values = observation.noise(predictions).sample(jax.random.key(1))
     if "mask" in name:
@@ -46,7 +47,8 @@ def test_half_the_squared_residual_is_the_negative_log_likelihood(name):
     shifted = predictions * 1.1 + 0.05
 
     def constant(eta):
-        return -observation.noise(eta).log_prob(values) - observation.residual(eta, values) ** 2 / 2
+        scale = observation.log_scale(eta)
+        return -observation.noise(eta).log_prob(values) - observation.residual(eta, values) ** 2 / 2 - scale
 
     np.testing.assert_allclose(constant(predictions), constant(shifted), atol=1e-10)
     higher = predictions + 10.0 * jnp.abs(predictions) + 1.0
@@ -62,7 +64,10 @@ def test_information_is_the_variance_of_the_score(name):
         return jax.grad(lambda eta: jnp.sum(observation.noise(eta).log_prob(values)))(predictions)
 
     measured = np.var(np.asarray(jax.vmap(score)(draws)), axis=0)
-    np.testing.assert_allclose(measured, observation.information(predictions), rtol=0.06)
+    # A scale that changes with the prediction tells of it as well (`linearize` adds it for all parameters at once).
+    tilt = jax.grad(lambda eta: jnp.sum(observation.log_scale(eta)))(predictions)
+    tilt = 0.0 if name == "volume" else tilt
+    np.testing.assert_allclose(measured, observation.information(predictions) + 2 * tilt**2, rtol=0.06)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-5), (jnp.float64, 1e-11)])
@@ -149,17 +154,36 @@ def test_a_shift_belongs_to_one_visit_and_moves_the_edge_by_its_logit():
 
 @pytest.mark.parametrize("steepness", [0.3, 1.5, 4.0])
 def test_a_coarse_voxel_holds_the_share_of_its_own_fine_ones(steepness):
-    """The probit of a field whose logit is linear, averaged over fine places, beside the value from the middle."""
+    """A field whose logit is linear: from the means of coarse voxels back to the share outlined of each."""
     width, places = 0.7, np.arange(-4, 5)
-    fine = (np.arange(200) + 0.5) / 200 - 0.5
-    wanted = norm.cdf(steepness * (places[:, None] + 0.3 + fine)).mean(axis=1)
-    logit = width * steepness * (places + 0.3)
-    density = jnp.asarray(1 / (1 + np.exp(-logit))).reshape(-1, 1, 1)
+    fine = places[:, None] + 0.3 + (np.arange(400) + 0.5) / 400 - 0.5
+    wanted = norm.cdf(steepness * fine).mean(axis=1)
+    density = jnp.asarray((1 / (1 + np.exp(-width * steepness * fine))).mean(axis=1)).reshape(-1, 1, 1)
     coarse = MaskObservation(jnp.asarray(0.5), jnp.asarray(width), jnp.asarray(0.0), within_voxel=True)
     plain = dataclasses.replace(coarse, within_voxel=False)
     near, far = (np.abs(norm.cdf(np.asarray(o.predict(density)).ravel()) - wanted).max() for o in (coarse, plain))
     assert near < 0.03 and near < 0.7 * far
-    np.testing.assert_allclose(np.sign(coarse.predict(density)), np.sign(plain.predict(density)))
+    assert (np.diff(np.asarray(coarse.predict(density)).ravel()) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_level_of_an_edge_is_found_from_its_mean(dtype):
+    """Against a quadrature of the mean; flat edges give the logit, thick ones the share of the voxel behind them."""
+    levels, slopes = np.meshgrid([-7.0, -2.0, 0.0, 0.5, 4.0], [1e-3, 0.5, 3.0, 12.0])
+    t, w = np.polynomial.legendre.leggauss(60)
+    mean = (0.5 * w / (1 + np.exp(-(levels[..., None] + 0.5 * t * slopes[..., None])))).sum(-1)
+    rest = (0.5 * w / (1 + np.exp(levels[..., None] + 0.5 * t * slopes[..., None]))).sum(-1)
+    found = jax.jit(level_of_edge)(*(jnp.asarray(a, dtype) for a in (mean, rest, slopes)))
+    tolerance = 2e-3 if dtype == jnp.float32 else 1e-8
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, levels, atol=tolerance)
+
+
+def test_steepness_counts_the_smaller_differences_and_has_a_slope_everywhere():
+    field = jnp.asarray(np.add.outer(3.0 * np.arange(4), 4.0 * np.arange(5))[:, :, None])
+    np.testing.assert_allclose(steepness(field), 5.0, rtol=1e-6)
+    flat = jax.jit(jax.grad(lambda f: jnp.sum(steepness(f))))(jnp.zeros((2, 3, 4)))
+    assert np.isfinite(np.asarray(flat)).all()
 
 
 def test_the_smaller_difference_looks_away_from_a_jump():

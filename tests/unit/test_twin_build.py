@@ -28,6 +28,8 @@ def test_outlines_of_the_first_visit_start_the_simulation_and_are_not_data_too()
     assert dict(problem.ties) == {
         "initial.flair_density": "observation.flair.threshold",
         "initial.t1gd_density": "observation.t1gd.threshold",
+        "initial.diffusivity": "mechanisms.diffusion.white_matter",
+        "initial.rate": "mechanisms.proliferation.rate",
     }
 
 
@@ -112,7 +114,7 @@ def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
     reasons = dropped_paths(dataclasses.replace(case.patient(), **change), GliomaSettings(), case.prior())
     assert word in reasons[path]
     seeded = dropped_paths(case.patient(), GliomaSettings(start="seed"), case.prior())
-    assert set(seeded) == {"initial.core_length", "initial.infiltration_length", "initial.flair_shift"}
+    assert set(seeded) == {"initial.core_ratio", "initial.tail_ratio", "initial.flair_shift"}
 
 
 def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():
@@ -137,6 +139,21 @@ def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():
     np.testing.assert_array_equal(np.asarray(outlined.valid) > 0, flair)
     with pytest.raises(ValueError, match="adc_valid"):
         adc_datum(Scan(0.0, {}, adc), frame, settings, domain)
+
+
+def test_an_adc_counts_only_where_the_tumor_was_outlined_from_the_start():
+    """A later outline reaches further: its ADC out there would be compared only where the tumor came early."""
+    one = case.patient()
+    adc = np.full(case.GRID.shape, 1.5, np.float32)
+    later = Scan(one.scans[-1].day, {"flair": case.ball(20.0)}, adc)
+    grown = dataclasses.replace(one, scans=(*one.scans[:-1], later))
+    frame = case.frame(grown)
+    (datum,) = (
+        d for d in build_problem(grown, frame, case.SOLVER, case.prior()).data if d.name == f"adc@{later.day:g}"
+    )
+    first = frame.coarse(one.scans[0].masks["flair"].astype(np.float32))
+    np.testing.assert_array_equal(np.asarray(datum.valid) > 0, first > 1 - 1e-6)
+    assert (frame.coarse(later.masks["flair"].astype(np.float32)) > 1 - 1e-6).sum() > (first > 1 - 1e-6).sum()
 
 
 def test_an_adc_that_fills_no_block_is_dropped_with_its_noise_and_said():

@@ -78,6 +78,35 @@ def test_distance_of_an_empty_mask_is_infinite():
     assert np.isposinf(frame.distance(np.zeros(case.GRID.shape, bool))).all()
 
 
+def test_travel_is_distance_over_speed_and_infinite_without_an_outline():
+    one = case.patient()
+    frame, speed = case.frame(one), np.full(case.GRID.shape, 0.5)
+    flair = one.scans[0].masks["flair"]
+    slow, plain = frame.travel(flair, speed), frame.travel(flair, np.ones_like(speed))
+    np.testing.assert_allclose(slow, 2.0 * plain, atol=0.05)
+    assert slow.shape == frame.box.shape
+    assert np.isposinf(frame.travel(np.zeros(case.GRID.shape, bool), speed)).all()
+
+
+def test_parts_stand_for_the_mean_over_the_domain_of_each_block():
+    one = case.patient()
+    frame = dataclasses.replace(case.frame(one), factors=(2, 2, 2))
+    frame = dataclasses.replace(frame, window=dataclasses.replace(frame.window, start=(0, 0, 0), shape=(10, 10, 10)))
+    field = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
+    domain = np.ones((20, 20, 20), bool)
+    domain[::2, ::2] = False
+    other = np.where(np.arange(20)[:, None, None] < 10, np.inf, -field).astype(np.float32)
+    every, both = frame.parts([field, other], domain, count=6)
+    blocks = np.moveaxis(field.reshape(10, 2, 10, 2, 10, 2), (1, 3, 5), (0, 1, 2)).reshape(8, 10, 10, 10)
+    inside = np.moveaxis(domain.reshape(10, 2, 10, 2, 10, 2), (1, 3, 5), (0, 1, 2)).reshape(8, 10, 10, 10)
+    np.testing.assert_allclose(every.mean(0), np.mean(blocks, axis=0, where=inside), atol=1e-6)  # six in the domain
+    np.testing.assert_array_equal(both[:, 5:], -every[:, 5:])
+    assert np.isposinf(both[:, :5]).all()
+    (two,) = frame.parts([field], np.zeros_like(domain), count=2)  # a block outside of the domain counts whole
+    ordered = np.sort(blocks, axis=0)
+    np.testing.assert_array_equal(two, ordered[[2, 6]])
+
+
 def test_smoothing_an_outline_does_not_move_it():
     grid = Grid.from_spacing((40, 40, 40), (1.0, 1.0, 1.0))
     flat = np.zeros(grid.shape, bool)

@@ -49,11 +49,12 @@ def test_enough_modes_are_the_covariance_and_few_never_overstate_it():
     assert left[0] > left[1] > left[2] and left[2] < 1e-4 * 0.09
 
 
-def test_the_first_mode_is_the_covariance_with_its_pivot():
-    (mode,) = smooth_modes(region(), SPACING, count=1, length=5.0, spread=0.3)
-    pivot = int(np.argmax(mode))
-    assert region().ravel()[pivot]
-    np.testing.assert_allclose(mode.ravel(), covariance(5.0, 0.3)[pivot] / 0.3, rtol=1e-5)
+def test_the_modes_are_the_principal_components_on_the_region():
+    """Of the exact covariance on the region: its largest eigenvalues, and no other modes carry more of it."""
+    inside = region().ravel()
+    values = np.linalg.eigvalsh(covariance(5.0, 0.3)[np.ix_(inside, inside)])[::-1]
+    modes = smooth_modes(region(), SPACING, count=4, length=5.0, spread=0.3).reshape(4, -1)[:, inside]
+    np.testing.assert_allclose(modes @ modes.T, np.diag(values[:4]), atol=1e-5 * values[0])
 
 
 def patterned(rate=0.05, pattern=(0.7, -1.2, 0.4)):

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from tumortwin.inference._problem import Group, Problem
 from tumortwin.observation import AbstractObservation
 
+Seen = tuple[tuple[Array, ...], dict[str, AbstractObservation]]
+
 # In units of the prior's spread: large against the noise of single-precision fields, small against the curvature.
 STEP = 0.01
 
@@ -54,48 +56,54 @@ def linearize(
     """Gradient and Gauss-Newton Hessian at `z` from `2p + 1` forward solves, `p` the parameters that move the states.
 
     $$ g = -\\nabla \\log \\pi - \\sum_k w_k J_k^T \\partial_\\eta \\log p, \\qquad
-       F = \\sum_k w_k \\left( J_k^T W_k J_k + 2 n_k\\, \\nabla \\log s_k \\nabla \\log s_k^T \\right) $$
+       F = \\sum_k w_k \\left( J_k^T W_k J_k + 2 \\sum_i \\nabla \\log s_{ki} \\nabla \\log s_{ki}^T \\right) $$
 
     `J` by central differences of the predictions; everything after the solve is exact. `W` is the Fisher information of
     a voxel (the Laplace approximation), or with `observed` its observed information `-d^2 log p / d eta^2` where that
     is positive (the search for the mode: for a probit it does not vanish far from the fit, as the expected one does).
-    A free noise scale `s_k` has information 2 an observation in `log s`, and none with the prediction.
+    A noise scale `s` has information 2 an observation in `log s`, whether it is free or changes with the prediction.
     """
 
     moving, observing = problem.entries()
     states = problem.visits(problem.prior.constrain(z))
 
-    def evaluate(point: Array) -> tuple[Array, ...]:
-        return problem.predict(problem.prior.constrain(point))[0]
+    def with_scales(seen: Seen) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        predictions, observations = seen
+        pairs = zip(problem.groups(), predictions, strict=True)
+        return predictions, tuple(observations[group.channel].log_scale(eta) for group, eta in pairs)
 
-    def look(point: Array) -> tuple[Array, ...]:
-        return problem.observe(states, problem.prior.constrain(point))[0]
+    def evaluate(point: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        return with_scales(problem.predict(problem.prior.constrain(point)))
+
+    def look(point: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        return with_scales(problem.observe(states, problem.prior.constrain(point)))
 
     def loss(predictions: tuple[Array, ...], point: Array) -> Array:
         _, observations = problem.bind(problem.prior.constrain(point))
         return -problem.log_prior(point) - jnp.sum(problem.likelihood_terms(predictions, observations))
 
-    def log_scales(point: Array) -> Array:
-        _, observations = problem.bind(problem.prior.constrain(point))
-        return jnp.stack([observations[group.channel].log_scale() for group in problem.groups()])
-
-    predictions = look(z)
+    predictions, _ = look(z)
     by_moving = central_difference_jacobian(evaluate, z, step, moving)
     by_observing = central_difference_jacobian(look, z, step, observing)
     order = np.argsort(np.concatenate([moving, observing]))
-    slopes = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[order], by_moving, by_observing)
+    slopes, scale_slopes = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[order], by_moving, by_observing)
     value, (by_prediction, gradient) = jax.value_and_grad(loss, argnums=(0, 1))(predictions, z)
-    scale_slopes = jax.jacfwd(log_scales)(z)
     _, observations = problem.bind(problem.prior.constrain(z))
     information = jnp.zeros((z.shape[0], z.shape[0]), z.dtype)
     for k, group in enumerate(problem.groups()):
         rows = slopes[k].reshape(z.shape[0], -1)
         gradient = gradient + (rows @ jnp.ravel(by_prediction[k])).astype(z.dtype)
         found = _information(observations[group.channel], group, predictions[k], observed)
-        weighted = found * group.valid * group.spread(group.weight).astype(found.dtype)
-        scale = 2 * jnp.sum(group.weight * group.counts) * jnp.outer(scale_slopes[k], scale_slopes[k])
-        information = information + ((rows * jnp.ravel(weighted)[None, :]) @ rows.T).astype(z.dtype) + scale
+        counted = (group.valid * group.spread(group.weight)).astype(found.dtype)
+        information = information + _squared(rows, found * counted).astype(z.dtype)
+        if scale_slopes[k].ndim > 1:  # a scalar scale is none
+            information = information + 2 * _squared(scale_slopes[k].reshape(z.shape[0], -1), counted).astype(z.dtype)
     return Linearization(z, -value, -gradient, information, problem.prior.curvature(z))
+
+
+def _squared(rows: Array, weights: Array) -> Array:
+    """`rows diag(weights) rows^T`."""
+    return (rows * jnp.ravel(weights)[None, :]) @ rows.T
 
 
 def _information(observation: AbstractObservation, group: Group, prediction: Array, observed: bool) -> Array:

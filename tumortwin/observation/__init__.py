@@ -4,7 +4,6 @@ from tumortwin.observation._adc import AdcObservation as AdcObservation
 from tumortwin.observation._adc import adc_from_cellularity as adc_from_cellularity
 from tumortwin.observation._adc import cellularity_from_adc as cellularity_from_adc
 from tumortwin.observation._base import AbstractObservation as AbstractObservation
-from tumortwin.observation._binary import smaller_difference as smaller_difference
 from tumortwin.observation._datum import Datum as Datum
 from tumortwin.observation._glioma_mask import GliomaMaskObservation as GliomaMaskObservation
 from tumortwin.observation._mask import MaskObservation as MaskObservation

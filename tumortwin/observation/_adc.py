@@ -45,17 +45,19 @@ def _range(water: float, minimum: float) -> float:
 class AdcObservation(AbstractObservation):
     """Cellularity from diffusion MRI with Gaussian noise.
 
-    $$ y = u + \\epsilon, \\qquad \\epsilon \\sim N(0, \\sigma^2) $$
+    $$ y = u + \\epsilon, \\qquad \\epsilon \\sim N\\left(0,\\; \\sigma^2 + (w\\, u (1 - u))^2\\right) $$
 
-    with `y` from `cellularity_from_adc`.
+    with `y` from `cellularity_from_adc`. The second part is an edge that is somewhere else than the model has it, by
+    `w` on the logit scale (as the width of `MaskObservation`): du = u (1 - u) w.
 
-    **Arguments:** `noise_sd`: `sigma` on the cellularity scale [1]; the noise of the map in 1e-3 mm^2/s divided by
-    `water - minimum`.
+    **Arguments:** `noise_sd`: `sigma` on the cellularity scale [1], the noise of the map in 1e-3 mm^2/s divided by
+    `water - minimum`; `width`: `w` [1].
 
-    **Good values:** .05-.2.
+    **Good values:** noise .05-.2; width .2-1.
     """
 
     noise_sd: Float[Array, ""] = parameter(unit="1")
+    width: Float[Array, ""] = parameter(unit="1", default=0.0)
 
     def at_visit(self, visit: Int[Array, ""] | int | None) -> "AdcObservation":
         """Itself: nothing varies from visit to visit."""
@@ -66,14 +68,19 @@ class AdcObservation(AbstractObservation):
         """The cellularity itself."""
         return density
 
+    def sd(self, prediction: Shaped) -> Shaped:
+        """Standard deviation of the noise, elementwise."""
+        sigma, width = self.noise_sd.astype(prediction.dtype), self.width.astype(prediction.dtype)
+        return jnp.sqrt(sigma**2 + (width * prediction * (1 - prediction)) ** 2)
+
     def noise(self, prediction: Shaped) -> Distribution:
-        return Normal(prediction, self.noise_sd.astype(prediction.dtype), validate_args=False)
+        return Normal(prediction, self.sd(prediction), validate_args=False)
 
     def residual(self, prediction: Shaped, values: Shaped) -> Shaped:
-        return (values - prediction) / self.noise_sd.astype(prediction.dtype)
+        return (values - prediction) / self.sd(prediction)
 
     def information(self, prediction: Shaped) -> Shaped:
-        return jnp.full_like(prediction, 1) / self.noise_sd.astype(prediction.dtype) ** 2
+        return 1 / self.sd(prediction) ** 2
 
-    def log_scale(self) -> Float[Array, ""]:
-        return jnp.log(self.noise_sd)
+    def log_scale(self, prediction: Shaped) -> Shaped:
+        return jnp.log(self.sd(prediction))

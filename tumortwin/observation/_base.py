@@ -3,7 +3,7 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float, Inexact, Int
+from jaxtyping import Array, Inexact, Int
 from numpyro.distributions import Distribution
 
 Shaped = Inexact[Array, "..."]
@@ -13,7 +13,7 @@ class AbstractObservation(eqx.Module):
     """State -> prediction -> noise.
 
     $$ \\eta = \\mathrm{predict}(u), \\qquad y \\sim \\mathrm{noise}(\\eta), \\qquad
-       -\\log p(y \\mid \\eta) = \\tfrac12 r(\\eta, y)^2 + \\log s + c(y) $$
+       -\\log p(y \\mid \\eta) = \\tfrac12 r(\\eta, y)^2 + \\log s(\\eta) + c(y) $$
 
     with `r` the signed deviance residual and `s` the scale of the noise (`log_scale`; zero where the noise has no free
     scale). Least squares on `r`, together with `log s`, is therefore maximum likelihood: no approximation is made.
@@ -46,5 +46,6 @@ class AbstractObservation(eqx.Module):
         """Fisher information `E[(d log p / d eta)^2]` of one element with respect to its prediction."""
 
     @abc.abstractmethod
-    def log_scale(self) -> Float[Array, ""]:
-        """Log of the noise scale `s` (scalar), the part of `-log p` that the residual does not hold."""
+    def log_scale(self, prediction: Shaped) -> Shaped:
+        """Log of the noise scale `s`, the part of `-log p` that the residual does not hold: of every element, or a
+        scalar zero where there is no free scale."""

@@ -1,6 +1,5 @@
 """Yes/no data with a share: the deviance residual and the logit of the detection limits."""
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Inexact
@@ -32,18 +31,3 @@ def floored_logit(density: Shaped, floor: Shaped) -> Shaped:
     """
     span = 1 - 2 * floor
     return jnp.log(floor + span * density) - jnp.log(floor + span * (1 - density))
-
-
-def smaller_difference(field: Shaped, axis: int) -> Shaped:
-    """The smaller absolute difference to the two neighbors along `axis`; one-sided at the ends, zero without any.
-
-    The smaller one is not fooled by the jump at the edge of a domain.
-    """
-    n = field.shape[axis]
-    if n == 1:
-        return jnp.zeros_like(field)
-    steps = jnp.abs(jnp.diff(field, axis=axis))
-    padded = jnp.pad(steps, [(1, 1) if a == axis else (0, 0) for a in range(field.ndim)], constant_values=jnp.inf)
-    behind = jax.lax.slice_in_dim(padded, 0, n, axis=axis)
-    ahead = jax.lax.slice_in_dim(padded, 1, n + 1, axis=axis)
-    return jnp.minimum(behind, ahead)

@@ -52,8 +52,8 @@ class GliomaMaskObservation(AbstractObservation):
         tail = jnp.exp(-(prediction**2))
         return 2 * prediction**2 * tail / (1 - tail / 2)
 
-    def log_scale(self) -> Float[Array, ""]:
-        return jnp.zeros_like(self.width)
+    def log_scale(self, prediction: Shaped) -> Shaped:
+        return jnp.zeros((), prediction.dtype)
 
 
 def _log_probabilities(scaled: Shaped) -> tuple[Shaped, Shaped]:

@@ -6,8 +6,9 @@ from jax.scipy.special import log_ndtr, logit
 from jaxtyping import Array, Float, Inexact, Int
 from numpyro.distributions import BernoulliLogits, Distribution
 
+from tumortwin.geometry import level_of_edge, steepness
 from tumortwin.observation._base import AbstractObservation
-from tumortwin.observation._binary import binary_deviance_residual, floored_logit, smaller_difference
+from tumortwin.observation._binary import binary_deviance_residual, floored_logit
 from tumortwin.params import parameter
 
 Shaped = Inexact[Array, "..."]
@@ -35,8 +36,9 @@ class MaskObservation(AbstractObservation):
     $$ \\int \\Phi(\\eta + t \\cdot \\nabla \\eta)\\,dt \\approx
        \\Phi\\Big(\\eta \\Big/ \\sqrt{1 + \\tfrac{1}{12} |\\nabla \\eta|^2}\\Big) $$
 
-    (`eta` per voxel; the variance of a uniform `t` is 1/12). Without it a sharp edge on coarse voxels looks
-    blurred, and the blur moves the threshold of every other visit.
+    (`eta` per voxel; the variance of a uniform `t` is 1/12). The density is the mean of a voxel, too, not the value of
+    its middle: `logit u` is that of the middle of an edge with this mean (`level_of_edge`). Without both, a sharp edge
+    on coarse voxels looks blurred and lies too far out, which moves the threshold of every other visit.
 
     **Arguments:**
 
@@ -70,15 +72,17 @@ class MaskObservation(AbstractObservation):
     def predict(self, density: Shaped) -> Shaped:
         """The probit argument `eta`, in the precision of the density; `shift` must be a scalar (`at_visit`)."""
         level = self.level(density)
-        if not self.within_voxel:
-            return level
-        steepness = sum(smaller_difference(level, axis) ** 2 for axis in range(level.ndim))
-        return level / jnp.sqrt(1 + steepness / 12)
+        return level / jnp.sqrt(1 + steepness(level) ** 2 / 12) if self.within_voxel else level
 
     def level(self, density: Shaped) -> Shaped:
         """`eta` at the middle of every voxel."""
         edge = (logit(self.threshold) - self.shift).astype(density.dtype)
-        return (floored_logit(density, self.floor.astype(density.dtype)) - edge) / self.width.astype(density.dtype)
+        floor = self.floor.astype(density.dtype)
+        inside = floored_logit(density, floor)
+        if self.within_voxel:
+            span = 1 - 2 * floor
+            inside = level_of_edge(floor + span * density, floor + span * (1 - density), steepness(inside))
+        return (inside - edge) / self.width.astype(density.dtype)
 
     def noise(self, prediction: Shaped) -> Distribution:
         # Shares in (0, 1) have a cross-entropy, which the check for {0, 1} would refuse.
@@ -92,5 +96,5 @@ class MaskObservation(AbstractObservation):
         log_density = -0.5 * prediction**2 - LOG_SQRT_TWO_PI
         return jnp.exp(2 * log_density - log_ndtr(prediction) - log_ndtr(-prediction))
 
-    def log_scale(self) -> Float[Array, ""]:
-        return jnp.zeros_like(self.width)
+    def log_scale(self, prediction: Shaped) -> Shaped:
+        return jnp.zeros((), prediction.dtype)

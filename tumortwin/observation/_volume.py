@@ -53,5 +53,5 @@ class VolumeObservation(AbstractObservation):
     def information(self, prediction: Shaped) -> Shaped:
         return 1 / (prediction * self.log_sd) ** 2
 
-    def log_scale(self) -> Float[Array, ""]:
-        return jnp.log(self.log_sd)
+    def log_scale(self, prediction: Shaped) -> Shaped:
+        return jnp.broadcast_to(jnp.log(self.log_sd), prediction.shape)

@@ -34,11 +34,13 @@ from tumortwin.twin._unlearned import CHEMOTHERAPY, RADIOTHERAPY, is_given
 TIES = {
     "initial.flair_density": "observation.flair.threshold",
     "initial.t1gd_density": "observation.t1gd.threshold",
+    "initial.diffusivity": "mechanisms.diffusion.white_matter",
+    "initial.rate": "mechanisms.proliferation.rate",
 }
 PATTERN = "mechanisms.proliferation.pattern"
 _CONTOUR_PATHS = (
-    "initial.core_length",
-    "initial.infiltration_length",
+    "initial.core_ratio",
+    "initial.tail_ratio",
     "initial.flair_shift",
     "initial.t1gd_shift",
 )
@@ -122,7 +124,7 @@ def build_problem(
 
 
 # How far beyond the outlines [mm] the growth rate may have a pattern of its own.
-_PATTERN_REACH = 10.0
+_PATTERN_REACH = 5.0
 
 
 def _patterned(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> PatternedProliferation:
@@ -193,7 +195,7 @@ def dropped_paths(
 
 def unused_adc(patient: Patient, frame: ModelFrame) -> tuple[float, ...]:
     """Days whose ADC map is left out, because no block of the model's grid lies wholly where the map counts."""
-    domain = np.asarray(frame.tissue(patient).domain.mask)
+    domain = np.asarray(frame.tissue(patient).domain.mask) & _outlined_from_the_start(patient, frame)
     measured = [scan for scan in patient.scans if scan.adc is not None]
     return tuple(scan.day for scan in measured if not ((_covered(scan, frame) >= _WHOLE) & domain).any())
 
@@ -273,10 +275,18 @@ def _initial(patient: Patient, frame: ModelFrame, settings: GliomaSettings) -> A
         center = np.asarray([(share * axis).sum() / share.sum() for axis in np.indices(share.shape)])
         return GrownSeed(jnp.asarray(center))
     empty = np.zeros(patient.grid.shape, bool)
-    return ContourProfile(
-        jnp.asarray(frame.distance(first.masks.get("flair", empty))),
-        jnp.asarray(frame.distance(first.masks.get("t1gd", empty))),
-    )
+    speed = _front_speed(patient, settings)
+    travelled = [frame.travel(first.masks.get(channel, empty), speed) for channel in ("flair", "t1gd")]
+    flair, core = frame.parts(travelled, patient.domain)
+    return ContourProfile(jnp.asarray(flair), jnp.asarray(core))
+
+
+def _front_speed(patient: Patient, settings: GliomaSettings) -> np.ndarray:
+    """sqrt(D / D_w) [1], the speed of a front; outside the domain and where there is no tissue that of gray matter."""
+    white = np.asarray(patient.tissue["white_matter"], np.float32)
+    gray = np.asarray(patient.tissue.get("gray_matter", np.zeros_like(white)), np.float32)
+    slowest = settings.gray_ratio
+    return np.sqrt(np.where(patient.domain, np.maximum(white + slowest * gray, slowest), slowest))
 
 
 def _outlines_are_data(patient: Patient, index: int, settings: GliomaSettings) -> bool:
@@ -291,22 +301,35 @@ def _outlines_are_data(patient: Patient, index: int, settings: GliomaSettings) -
 
 def _data(patient: Patient, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> tuple[Datum, ...]:
     data: list[Datum] = []
+    from_the_start = _outlined_from_the_start(patient, frame)
     for index, scan in enumerate(patient.scans):
         if _outlines_are_data(patient, index, settings):
             for channel, mask in sorted(scan.masks.items()):
                 share = frame.coarse(mask.astype(np.float32))
                 data.append(Datum(scan.day, channel, share, domain, settings.voxel_weight))
-        adc = adc_datum(scan, frame, settings, domain)
+        adc = adc_datum(scan, frame, settings, domain & from_the_start)
         if adc is not None:
             data.append(adc)
     return tuple(data)
+
+
+def _outlined_from_the_start(patient: Patient, frame: ModelFrame) -> np.ndarray:
+    """Blocks wholly inside the first visit's outline: where the ADC of any visit may count.
+
+    A place outside it is inside a later outline only when the tumor got there early: of what the model expects there,
+    only the high side would ever be compared. Those voxels made tails flatter, fronts faster and rho lower.
+    """
+    first = patient.scans[0].outline
+    if first is None:
+        return np.ones(frame.window.shape, bool)
+    return frame.coarse(first.astype(np.float32)) >= _WHOLE
 
 
 def adc_datum(scan: Scan, frame: ModelFrame, settings: GliomaSettings, domain: np.ndarray) -> Datum | None:
     """Cellularity on the model's grid: block means, of blocks that are valid throughout.
 
     At the edge of the outline the valid part of a block is its denser part: its mean would say more than the block
-    holds. Without `adc_valid` the blocks inside the visit's own outline count.
+    holds. Without `adc_valid` the blocks inside the visit's own outline count. `domain`: the blocks that may count.
 
     **Raises:** `ValueError` for an ADC map with neither `adc_valid` nor an outline.
     """

@@ -10,10 +10,10 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from tumortwin.geometry import Grid
+from tumortwin.geometry import Grid, smaller_difference
 from tumortwin.inference import Posterior, Problem
 from tumortwin.metrics import quantile
-from tumortwin.observation import MaskObservation, smaller_difference
+from tumortwin.observation import MaskObservation
 from tumortwin.treatments import Schedule
 from tumortwin.twin._build import Solve
 from tumortwin.twin._unlearned import completed

@@ -1,12 +1,13 @@
 """From a patient's voxels to the model's: blocks of voxels, inside a window around the tumor, and back again."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
 from jaxtyping import Array
 
-from tumortwin.geometry import Domain, Grid, Tissue, Window, block_mean, window_around
+from tumortwin.geometry import Domain, Grid, Tissue, Window, block_mean, travel_distance, window_around
 from tumortwin.metrics import signed_distance
 from tumortwin.twin._patient import Patient
 
@@ -106,15 +107,48 @@ class ModelFrame:
         return Tissue(Domain(grid, mask), fields)
 
     def distance(self, mask: np.ndarray) -> np.ndarray:
-        """Signed distance [mm] to a mask's edge on the patient's grid, positive outside; +inf for an empty mask."""
+        """Signed distance [mm] to a mask's edge, positive outside, block means; +inf for an empty mask."""
         inside = np.asarray(self.box.crop(mask))
         if not inside.any():
             return np.full(self.window.shape, np.inf, np.float32)
         distance = signed_distance(smooth_outline(inside, self.source), self.source.spacing, to_edge=True)
         return block_mean(distance.astype(np.float32), self.factors)
 
+    def travel(self, mask: np.ndarray, speed: np.ndarray) -> np.ndarray:
+        """Signed travel distance [mm] from a mask's edge on the patient's voxels of the box; +inf for an empty mask.
 
-def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 2.0) -> np.ndarray:
+        **Arguments:** `speed` [1] of a front on the patient's grid, positive (`travel_distance`).
+        """
+        inside = np.asarray(self.box.crop(mask))
+        if not inside.any():
+            return np.full(self.box.shape, np.inf, np.float32)
+        distance = signed_distance(smooth_outline(inside, self.source), self.source.spacing, to_edge=True)
+        around = np.asarray(self.box.crop(speed, fill=float(speed.min())))
+        return travel_distance(distance, around, self.source.spacing)
+
+    def parts(self, fields: Sequence[np.ndarray], domain: np.ndarray, count: int = 4) -> list[np.ndarray]:
+        """Of each field in the box `count` of the patient's voxels in every block [part x y z], the same for all.
+
+        Those of the block's voxels inside the `domain` that stand at equal steps when sorted by the sum of the fields:
+        their mean stands for the mean over the block of whatever is computed from the fields. (+inf counts as 0.)
+        """
+        inside = self._by_block(np.asarray(self.box.crop(domain)))
+        blocks = [self._by_block(field) for field in fields]
+        score = np.sum([np.where(np.isfinite(block), block, 0.0) for block in blocks], axis=0)
+        counted = np.where(inside.any(axis=0), inside, True)
+        order = np.argsort(np.where(counted, score, np.inf), axis=0)
+        steps = (np.arange(min(count, len(order))) + 0.5) / min(count, len(order))
+        ranks = np.floor(steps[:, None, None, None] * counted.sum(axis=0)).astype(int)
+        chosen = np.take_along_axis(order, ranks, axis=0)
+        return [np.take_along_axis(block, chosen, axis=0).astype(np.float32) for block in blocks]
+
+    def _by_block(self, field: np.ndarray) -> np.ndarray:
+        """A field of the box with the voxels of a block first: [voxel x y z]."""
+        sides = [v for n, f in zip(self.window.shape, self.factors, strict=True) for v in (n, f)]
+        return field.reshape(sides).transpose(1, 3, 5, 0, 2, 4).reshape(-1, *self.window.shape)
+
+
+def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 1.2) -> np.ndarray:
     """A smooth mask of the same volume: the level set of the mask blurred by `width` [mm] that is as large.
 
     An outline wanders about the level set of the density it follows; distances to its bumps and dents are biased
