@@ -39,7 +39,7 @@ from tumortwin.models import (
 )
 from tumortwin.params import parameter_units
 from tumortwin.report import write_report
-from tumortwin.runs import Run
+from tumortwin.runs import Run, release_memory
 from tumortwin.solvers import StrangRKL2
 from tumortwin.treatments import Schedule
 from tumortwin.twin import (
@@ -118,7 +118,8 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             margin=float(config.geometry.margin),
             bucket=int(config.geometry.bucket),
         )
-        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame), choice)
+        problem, dropped = twin.problem(), dropped_paths(case.known, settings, prior, twin.frame)
+    return Setting(case, twin, problem, dropped, choice)
 
 
 # --- stages ---
@@ -373,10 +374,14 @@ def _report(config: DictConfig, run: Run, setting: Setting) -> None:
 def run_twin(config: DictConfig, run: Run) -> None:
     """Scans -> posterior -> forecast -> schedule -> report."""
     setting = prepare(config, run)
+    release_memory(programs=True)
     posterior = calibrated(config, run, setting, here=True)
     run.say(posterior.statement)
+    release_memory(programs=True)
     forecasted(config, run, setting, posterior)
+    release_memory(programs=True)
     recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
+    release_memory(programs=True)
     _results(run, config, posterior)
     _report(config, run, setting)
 

@@ -12,6 +12,7 @@ from tumortwin.runs._identity import overrides_of as overrides_of
 from tumortwin.runs._json import read_json as read_json
 from tumortwin.runs._json import write_json as write_json
 from tumortwin.runs._lock import RunLocked as RunLocked
+from tumortwin.runs._memory import release_memory as release_memory
 from tumortwin.runs._open import open_run as open_run
 from tumortwin.runs._progress import Progress as Progress
 from tumortwin.runs._progress import ProgressTask as ProgressTask

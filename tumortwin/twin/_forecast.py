@@ -63,7 +63,11 @@ class Forecast:
 
 
 class _Sums(eqx.Module):
-    density: Array
+    """Sums over draws of what a draw differs by from the first, `reference`, and of its square: no cancellation."""
+
+    count: Array
+    reference: Array
+    difference: Array
     square: Array
     outlined: dict[str, Array]
 
@@ -115,8 +119,9 @@ def forecast(
             f"required: every posterior draw to solve; received: {failed} of {n_draws} failed; try: a smaller "
             "max_step, or a prior truncated below the solver's max_diffusivity"
         )
-    mean = np.asarray(sums.density) / n_draws
-    variance = np.asarray(sums.square) / n_draws - mean**2
+    difference = np.asarray(sums.difference) / n_draws
+    mean = np.asarray(sums.reference) + difference
+    variance = np.asarray(sums.square) / n_draws - difference**2
     return Forecast(
         days=asked,
         grid=problem.model.tissue.grid,
@@ -148,7 +153,7 @@ def correlation_volumes(posterior: Posterior) -> dict[str, float]:
 def _no_sums(problem: Problem, n_days: int, channels: tuple[str, ...]) -> _Sums:
     shape = (n_days, *problem.model.tissue.grid.shape)
     zero = jnp.zeros(shape, problem.model.tissue.fields["white_matter"].dtype)
-    return _Sums(zero, zero, {c: zero for c in channels})
+    return _Sums(jnp.zeros((), jnp.int32), zero, zero, zero, {c: zero for c in channels})
 
 
 def _shifts(problem: Problem, channels: Sequence[str], shape: tuple[int, int], *, key: Array) -> dict[str, np.ndarray]:
@@ -195,7 +200,9 @@ def _solve_chunk(
             shifted[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p
-        carry = _Sums(carry.density + density, carry.square + density**2, outlined)
+        reference = jnp.where(carry.count == 0, density, carry.reference)
+        off = density - reference
+        carry = _Sums(carry.count + 1, reference, carry.difference + off, carry.square + off**2, outlined)
         total = jnp.sum(density, axis=axes)
         rate = jnp.broadcast_to(model.proliferation.local_rate().astype(density.dtype), density.shape[1:])
         growth = jnp.sum(density * rate[None], axis=axes) / total
