@@ -118,8 +118,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
             margin=float(config.geometry.margin),
             bucket=int(config.geometry.bucket),
         )
-        problem, dropped = twin.problem(), dropped_paths(case.known, settings, prior, twin.frame)
-    return Setting(case, twin, problem, dropped, choice)
+        return Setting(case, twin, twin.problem(), dropped_paths(case.known, settings, prior, twin.frame), choice)
 
 
 # --- stages ---

@@ -20,13 +20,17 @@ def travel_distance(
     $$ |\\nabla \\tau| = 1 / s(x), \\qquad \\tau = 0 \\text{ on the edge} $$
 
     with `s` the speed of a front relative to that in a reference medium: where `s = 1` it is the distance itself. The
-    first-order upwind scheme of Rouy and Tourin, iterated until nothing changes; voxels within one voxel of the edge
+    first-order upwind scheme of Rouy and Tourin, iterated until nothing changes; voxels within the longest voxel edge
     keep their distance over the speed.
 
     **Arguments:** `signed_distance` [mm], positive outside; `speed` [1], positive; `spacing` [mm]; `reach`: |tau| is
     cut there [mm].
 
-    **Errors:** O(h log h) as every first-order scheme; some 3 % of a voxel a voxel in the diagonal directions.
+    **Errors:** first order. Up to thirty voxels from a ball of radius 15 voxels, at speed 1: mean .28, at most .61
+    voxels too long.
+
+    **Raises:** `ValueError` for a speed that is not positive; `FloatingPointError` when it has not settled after four
+    iterations a voxel of the array's sides.
 
     **Reference:** Rouy & Tourin, SIAM J. Numer. Anal. 29 (1992) 867-884, doi:10.1137/0729053.
     """
@@ -36,15 +40,21 @@ def travel_distance(
     known = np.abs(distance) <= max(spacing)
     start = np.where(known, np.abs(distance) * slowness, reach).astype(np.float32)
     widths = tuple(float(h) for h in spacing)
-    travelled = _marched(jnp.asarray(start), jnp.asarray(known), jnp.asarray(slowness), widths)
-    return np.sign(distance) * np.minimum(np.asarray(travelled), np.float32(reach))
+    travelled, change = _marched(jnp.asarray(start), jnp.asarray(known), jnp.asarray(slowness), widths)
+    if not float(change) <= _SETTLED:
+        raise FloatingPointError(
+            f"required: travel distances that settle to {_SETTLED:g} mm; received: a last change of "
+            f"{float(change):g} mm; "
+            "try: a smaller window (geometry.margin), and look at the tissue for NaN"
+        )
+    return np.sign(distance) * np.asarray(travelled)
 
 
 @eqx.filter_jit
 def _marched(
     start: Float[Array, "x y z"], known: Bool[Array, "x y z"], slowness: Float[Array, "x y z"], spacing: tuple
-) -> Float[Array, "x y z"]:
-    """The fixed point of the upwind update, from above."""
+) -> tuple[Float[Array, "x y z"], Float[Array, ""]]:
+    """The fixed point of the upwind update, from above, and its last change."""
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         tau, _, count = carry
@@ -53,7 +63,7 @@ def _marched(
 
     most = 4 * sum(start.shape)
     first = (start, jnp.asarray(np.inf, start.dtype), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(lambda c: (c[1] > _SETTLED) & (c[2] < most), step, first)[0]
+    return jax.lax.while_loop(lambda c: (c[1] > _SETTLED) & (c[2] < most), step, first)[:2]
 
 
 def _upwind(tau: Array, slowness: Array, spacing: tuple[float, ...]) -> Array:

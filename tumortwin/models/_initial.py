@@ -95,9 +95,10 @@ class ContourProfile(AbstractInitialCondition):
 
     **Good values:** ratios .7-1.5, shifts 0 with sd .3, u_F 0.1-0.4, u_T 0.6-0.8, cap 0.99.
 
-    **Errors:** on virtual tumors with sqrt(D/rho) of .9 and 1.2 mm (3 mm voxels, outlines that wander by .6 logit) the
-    mean error is -.01 and the rms .06 where u > .02, and the mass far outside the contours is right within 20 % over
-    five decades; an exponential tail of sqrt(D/rho) from the contour had 3-10 times too little there.
+    **Errors:** on two virtual tumors with sqrt(D/rho) of .9 and 1.2 mm (3 mm voxels, outlines that wander by .6 logit,
+    true parameters, kappa 1) the mean error is -.01 and the rms .06 where u > .02. Of the tumor 2-5 mm of travel beyond
+    the FLAIR contour it has .75 and .95, at 5-8 mm .5 and .97, at 8-11 mm .2 and .8: what came early somewhere is not
+    in the outline. (An exponential tail of sqrt(D/rho): .33 and .48, .10 and .25, .02 and .11.)
 
     **Reference:** Konukoglu et al., IEEE Trans. Med. Imaging 29 (2010) 77-95, doi:10.1109/TMI.2009.2026413 (travel
     time of fronts, density extrapolated from outlines).

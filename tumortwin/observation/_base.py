@@ -43,7 +43,11 @@ class AbstractObservation(eqx.Module):
 
     @abc.abstractmethod
     def information(self, prediction: Shaped) -> Shaped:
-        """Fisher information `E[(d log p / d eta)^2]` of one element with respect to its prediction."""
+        """Fisher information of one element about its prediction, at a given scale of the noise.
+
+        All of `E[(d log p / d eta)^2]` where the scale does not change with the prediction; where it does, the rest is
+        `2 (d log s / d eta)^2`, which `linearize` takes from `log_scale`.
+        """
 
     @abc.abstractmethod
     def log_scale(self, prediction: Shaped) -> Shaped:

@@ -49,8 +49,8 @@ class MaskObservation(AbstractObservation):
     - `floor`: detection floor [1]; `u` enters as `floor + (1 - 2 floor) u`, so that an empty voxel has a finite logit.
 
     **Good values:** threshold .6-.8 for T1 with gadolinium, .05-.6 for FLAIR (Lipkova et al. 2019 used [.6,.8] and
-    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; shift 0 with sd .3; floor
-    1e-4.
+    [.05,.6] as priors; Swanson's group .8 and .16); width .2-2; shift 0 with sd .3;
+    floor 1e-4.
 
     **Limits:** (convenience) voxels are independent given `u`; the power likelihood of `inference` repairs that.
 

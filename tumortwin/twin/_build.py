@@ -68,8 +68,8 @@ class GliomaSettings:
     voxel_weight: float = 0.3
     start: str = "contours"
     front_correction: bool = True
-    pattern_modes: int = 8
-    pattern_length: float = 15.0
+    pattern_modes: int = 10
+    pattern_length: float = 12.0
     pattern_spread: float = 0.3
     # Starting values, replaced by whatever the prior addresses.
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"t1gd": 0.7, "flair": 0.25})

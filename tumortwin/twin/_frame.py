@@ -108,23 +108,26 @@ class ModelFrame:
 
     def distance(self, mask: np.ndarray) -> np.ndarray:
         """Signed distance [mm] to a mask's edge, positive outside, block means; +inf for an empty mask."""
-        inside = np.asarray(self.box.crop(mask))
-        if not inside.any():
-            return np.full(self.window.shape, np.inf, np.float32)
-        distance = signed_distance(smooth_outline(inside, self.source), self.source.spacing, to_edge=True)
-        return block_mean(distance.astype(np.float32), self.factors)
+        return block_mean(self._distance(mask), self.factors)
 
     def travel(self, mask: np.ndarray, speed: np.ndarray) -> np.ndarray:
         """Signed travel distance [mm] from a mask's edge on the patient's voxels of the box; +inf for an empty mask.
 
         **Arguments:** `speed` [1] of a front on the patient's grid, positive (`travel_distance`).
         """
+        distance = self._distance(mask)
+        if not np.isfinite(distance).any():
+            return distance
+        around = np.asarray(self.box.crop(speed, fill=float(speed.min())))
+        return travel_distance(distance, around, self.source.spacing)
+
+    def _distance(self, mask: np.ndarray) -> np.ndarray:
+        """Signed distance [mm] to a mask's smoothed edge on the patient's voxels of the box; +inf for an empty mask."""
         inside = np.asarray(self.box.crop(mask))
         if not inside.any():
             return np.full(self.box.shape, np.inf, np.float32)
-        distance = signed_distance(smooth_outline(inside, self.source), self.source.spacing, to_edge=True)
-        around = np.asarray(self.box.crop(speed, fill=float(speed.min())))
-        return travel_distance(distance, around, self.source.spacing)
+        smooth = smooth_outline(inside, self.source)
+        return signed_distance(smooth, self.source.spacing, to_edge=True).astype(np.float32)
 
     def parts(self, fields: Sequence[np.ndarray], domain: np.ndarray, count: int = 4) -> list[np.ndarray]:
         """Of each field in the box `count` of the patient's voxels in every block [part x y z], the same for all.
