@@ -205,7 +205,7 @@ def _recommendation(
     )
     minimal = float(settings.minimal_gain)
     with run.progress.task("schedule", total=2 * int(settings.max_gradients)) as bar:
-        found, outcomes = recommend_schedule(
+        found = recommend_schedule(
             problem,
             posterior,
             controller,
@@ -217,6 +217,6 @@ def _recommendation(
         )
     content = found.to_json()
     content["outcome"], readable = outcome_words(problem.objective.name, minimal)
-    content["outcomes"] = {plan: [float(v) for v in readable(values)] for plan, values in outcomes.items()}
+    content["outcomes"] = {plan: [float(v) for v in readable(values)] for plan, values in found.outcomes.items()}
     content["path_gap"] = path_gap(problem, standard)
     return content

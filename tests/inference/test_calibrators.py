@@ -124,8 +124,8 @@ def _bent_problem() -> Problem:
 def test_a_bent_posterior_is_flagged_then_adapted_to_and_failed_solves_are_counted():
     """b + 0.3 a^2 = 1 +- 0.15: a banana, far from its Gaussian. One round must say so; more rounds must do better."""
     problem = _bent_problem()
-    once = calibrate(problem, PsisCalibrator(rounds=1), key=jax.random.key(0))
-    more = calibrate(problem, PsisCalibrator(rounds=10), key=jax.random.key(0))
+    once = calibrate(problem, PsisCalibrator(batch=1000, rounds=1), key=jax.random.key(0))
+    more = calibrate(problem, PsisCalibrator(rounds=40), key=jax.random.key(0))
     assert once.diagnostics["k_hat"] >= 0.7 and once.diagnostics["sample_reliable"] == 0.0
     assert more.diagnostics["ess"] > 2 * once.diagnostics["ess"]
     assert more.diagnostics["failed_solves"] > 0

@@ -17,7 +17,10 @@ from tumortwin.control import (
     Recommendation,
     StartWindow,
     WeeklyFractions,
+    curves,
     make_plan,
+    risk_gradient,
+    sample_risk,
 )
 from tumortwin.inference import Posterior
 from tumortwin.solvers import simulate
@@ -51,8 +54,7 @@ def planned(problem, **changes):
 
 def test_gradient_of_the_risk_is_that_of_finite_differences(double):
     problem = planned(double)
-    run = eqx.filter_jit(lambda p, v: p.risk_gradient(v))  # one program: the differences are those of its value
-    gradient = run(problem, PLAN)[1]
+    gradient = risk_gradient(problem, PLAN)[1]
     h = 1e-4
     for where, of in (
         (lambda v: v.start_day, gradient.start_day),
@@ -61,7 +63,7 @@ def test_gradient_of_the_risk_is_that_of_finite_differences(double):
     ):
         slope = jax.grad(where)(PLAN)  # one in the direction of the variable, zero elsewhere
         up, down = (jax.tree.map(lambda v, d, s=s: v + s * h * d, PLAN, slope) for s in (1.0, -1.0))
-        difference = float(run(problem, up)[0] - run(problem, down)[0]) / (2 * h)
+        difference = (sample_risk(problem, up) - sample_risk(problem, down)) / (2 * h)
         assert abs(difference) > 1e-4
         assert float(of) == pytest.approx(difference, rel=2e-4)
 
@@ -70,8 +72,8 @@ def test_a_plan_starts_from_the_tumor_of_the_day_of_decision(double):
     """At `origin` the curve begins with the mass that the treatment given before leads to."""
     origin = 30.0
     problem = planned(double, origin=origin)
-    curve = eqx.filter_jit(lambda p: p.curves(PLAN))(problem)
-    draw = {path: value[0] for path, value in problem.draws.items()}
+    curve = curves(problem, PLAN)
+    draw = {path: value[0] for path, value in problem.draws.values.items()}
     model = double.bind(draw)[0]
     run = eqx.filter_jit(lambda m: simulate(m, double.solve.schedule, (origin,), case.SOLVER, estimate_error=False))
     start = run(model).states.density[-1]
@@ -100,11 +102,11 @@ def test_a_plan_for_an_untreated_patient_draws_radiosensitivity_from_the_prior(u
     assert not set(UNTREATED) & set(untreated.prior.paths)
     assert set(prior_only(untreated, WEEKS.schedule(PLAN))) == set(UNTREATED) and not prior_only(untreated, Schedule())
     for path in UNTREATED:
-        found = np.log(np.asarray(problem.draws[path]))
+        found = np.log(np.asarray(problem.draws.values[path]))
         median, log_sd = {UNTREATED[0]: (0.04, 0.5), UNTREATED[1]: (0.2, 0.3)}[path]
         assert np.exp(np.median(found)) == pytest.approx(median, rel=0.15)
         assert np.std(found) == pytest.approx(log_sd, rel=0.15)
-        growth = np.log(np.asarray(problem.draws["mechanisms.proliferation.rate"]))
+        growth = np.log(np.asarray(problem.draws.values["mechanisms.proliferation.rate"]))
         assert abs(np.corrcoef(found, growth)[0, 1]) < 0.25  # independent of what was learned
 
 
@@ -139,16 +141,17 @@ def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untr
     seen = {}
 
     def recommended(*_, fresh_draws, level, **__):
-        seen.update(fresh_draws)
+        seen.update(fresh_draws.values)
         assert level == 0.5  # that of the risk
         plan = make_plan(problem, PLAN, name="any", value=0.0)
         nothing = Comparison("any", "any", {}, {}, {}, 0.8, 0)
         return Recommendation(plan, plan, plan, nothing, nothing)
 
     monkeypatch.setattr("tumortwin.twin._recommend.recommend", recommended)
-    monkeypatch.setattr("tumortwin.twin._recommend._losses", lambda *_: np.zeros(1))
     recommend_schedule(problem, posterior, ProjectedGradient(PLAN), PLAN, n_fresh=50, key=jax.random.key(2))
-    planning, fresh = (set(np.asarray(d["mechanisms.proliferation.rate"]).tolist()) for d in (problem.draws, seen))
+    planning, fresh = (
+        set(np.asarray(d["mechanisms.proliferation.rate"]).tolist()) for d in (problem.draws.values, seen)
+    )
     assert len(planning) > 3 and len(fresh) > 3 and not planning & fresh
     assert np.unique(np.asarray(seen[UNTREATED[0]])).size == 50
 

@@ -11,6 +11,10 @@ from tumortwin.control._constraint import StartWindow as StartWindow
 from tumortwin.control._constraint import TotalDose as TotalDose
 from tumortwin.control._controller import AbstractController as AbstractController
 from tumortwin.control._controller import optimize as optimize
+from tumortwin.control._evaluate import curves as curves
+from tumortwin.control._evaluate import losses as losses
+from tumortwin.control._evaluate import risk_gradient as risk_gradient
+from tumortwin.control._evaluate import sample_risk as sample_risk
 from tumortwin.control._feasible import FeasibleSet as FeasibleSet
 from tumortwin.control._objective import AbstractObjective as AbstractObjective
 from tumortwin.control._objective import Curve as Curve

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin import units
+from tumortwin.control._evaluate import losses
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._plan import Plan, jsonable
 from tumortwin.control._problem import PlanningProblem
@@ -68,14 +69,6 @@ class Comparison:
         return {name: estimate.to_json() for name, estimate in self.entries.items()}
 
 
-@eqx.filter_jit
-def _all_losses(
-    problem: PlanningProblem, objectives: tuple[AbstractObjective, ...], variables: PyTree
-) -> list[Float[Array, " draw"]]:
-    schedule = problem.parametrization.schedule(variables)
-    return problem.over_draws(lambda draw: [o(c) for c in [problem.burden(draw, schedule)] for o in objectives])
-
-
 def compare(
     problem: PlanningProblem,
     plan: Plan,
@@ -104,28 +97,58 @@ def compare(
     **Arguments:** `minimal_gains`: objective name -> smallest gain that matters, in its unit (default 0); `level` of
     the tail; `key` for the bootstrap.
     """
-    judged = problem.with_draws(draws, weights).with_constraints(())
+    judged = problem.with_draws(draws, weights)
+    ours, theirs = (judge(judged, p, objectives) for p in (plan, reference))
+    return compare_judged(ours, theirs, weights=weights, minimal_gains=minimal_gains, level=level, key=key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A plan with its `losses` [objective draw] by every one of the `objectives`."""
+
+    plan: Plan
+    objectives: tuple[AbstractObjective, ...]
+    losses: np.ndarray
+
+
+def judge(problem: PlanningProblem, plan: Plan, objectives: Sequence[AbstractObjective] = ()) -> Judged:
+    """The plan on the draws of `problem`, by the problem's objective and further `objectives`; each draw solved once.
+
+    **Raises:** `ValueError` when two objectives have the same name.
+    """
     every = (problem.objective, *objectives)
     names = [o.name for o in every]
     if len(set(names)) < len(names):
         raise ValueError(f"required: objectives of different kinds; received: {names}")
-    ours = np.asarray(_all_losses(judged, every, plan.variables))
-    theirs = np.asarray(_all_losses(judged, every, reference.variables))
+    return Judged(plan, every, np.asarray(losses(problem, plan.variables, every)))
+
+
+def compare_judged(
+    plan: Judged,
+    reference: Judged,
+    *,
+    weights: Float[Array, " draw"] | None = None,
+    minimal_gains: Mapping[str, float] | None = None,
+    level: float = 0.8,
+    key: Array,
+) -> Comparison:
+    """`compare` of two plans that were judged on the same draws, by the same objectives."""
+    ours, theirs = plan.losses, reference.losses
     usable = np.isfinite(ours).all(axis=0) & np.isfinite(theirs).all(axis=0)
     if not usable.any():
         raise ValueError(f"required: at least one draw that solves under both plans; received: none of {usable.size}")
     share = np.ones(usable.size) if weights is None else np.asarray(weights, dtype=float)
     share = share[usable] / share[usable].sum()
-    minimal = {name: float((minimal_gains or {}).get(name, 0.0)) for name in names}
+    minimal = {o.name: float((minimal_gains or {}).get(o.name, 0.0)) for o in plan.objectives}
     entries: dict[str, Estimate] = {}
     gains: dict[str, np.ndarray] = {}
-    for index, objective in enumerate(every):
+    for index, objective in enumerate(plan.objectives):
         pair = (theirs[index][usable], ours[index][usable])
         gains[objective.name] = pair[0] - pair[1]
         found = _gain_entries(pair, share, minimal[objective.name], objective.gain_unit, level, key)
         entries |= {f"{objective.name}.{name}": estimate for name, estimate in found.items()}
-    entries |= _toxicity_entries(plan, reference)
-    return Comparison(plan.name, reference.name, entries, gains, minimal, level, int((~usable).sum()))
+    entries |= _toxicity_entries(plan.plan, reference.plan)
+    return Comparison(plan.plan.name, reference.plan.name, entries, gains, minimal, level, int((~usable).sum()))
 
 
 RESAMPLED = ("expected_gain", "cvar_gain", "worst_gain")

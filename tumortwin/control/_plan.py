@@ -5,10 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
-from jaxtyping import Array, Float
-
 from tumortwin.control._constraint import AbstractConstraint
+from tumortwin.control._evaluate import sample_risk
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._schedule import PlanVariables, WeeklyFractions
 from tumortwin.control._toxicity import toxicity
@@ -80,22 +78,6 @@ def constraint_entry(
         "violation": violation,
         "active": violation > -ACTIVE_WITHIN,
     }
-
-
-@eqx.filter_jit
-def _sample_losses(problem: PlanningProblem, variables: PlanVariables) -> Float[Array, " draw"]:
-    return problem.losses(variables)
-
-
-def sample_losses(problem: PlanningProblem, variables: PlanVariables) -> Float[Array, " draw"]:
-    """Loss of every draw under `variables`, compiled; not finite where a solve failed."""
-    # The limits play no part: without them a problem with other limits is compiled code already.
-    return _sample_losses(problem.with_constraints(()), variables)
-
-
-def sample_risk(problem: PlanningProblem, variables: PlanVariables) -> float:
-    """Risk of `variables` on the draws of the problem."""
-    return float(problem.risk(sample_losses(problem, variables), problem.weights))
 
 
 def make_plan(

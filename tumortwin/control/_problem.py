@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -68,27 +67,6 @@ class PlanningProblem(eqx.Module):
     def losses(self, variables: PlanVariables) -> Float[Array, " draw"]:
         """The objective of every draw."""
         return self.over_draws(lambda draw: self.loss(variables, draw))
-
-    def risk_gradient(self, variables: PlanVariables) -> tuple[Float[Array, ""], PlanVariables]:
-        """Risk and its gradient.
-
-        One draw after another, a draw without weight in the risk (all outside the tail of a CVaR) is not
-        differentiated: forward solves of all draws, reverse solves of few.
-        """
-        if not self.sequential:
-            return jax.value_and_grad(lambda v: self.risk(self.losses(v), self.weights))(variables)
-        value, share = jax.value_and_grad(lambda z: self.risk(z, self.weights))(self.losses(variables))
-
-        def weighted(item: tuple[PyTree, Array]) -> PlanVariables:
-            draw, weight = item
-            return jax.lax.cond(
-                weight > 0.0,
-                lambda: jax.tree.map(lambda g: weight.astype(g.dtype) * g, jax.grad(self.loss)(variables, draw)),
-                lambda: jax.tree.map(jnp.zeros_like, variables),
-            )
-
-        parts = jax.lax.map(weighted, (self.draws, share))
-        return value, jax.tree.map(lambda g: jnp.sum(g, axis=0), parts)
 
     def with_draws(self, draws: PyTree, weights: Float[Array, " draw"] | None = None) -> "PlanningProblem":
         """The same problem on other draws."""

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tumortwin.control._controller import AbstractController
+from tumortwin.control._evaluate import risk_gradient, sample_risk
 from tumortwin.control._feasible import FeasibleSet
-from tumortwin.control._plan import Plan, make_plan, sample_risk
+from tumortwin.control._plan import Plan, make_plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._rounding import deliverable
 from tumortwin.control._schedule import PlanVariables
@@ -60,11 +61,6 @@ class Search:
     def best(self) -> Descent:
         """The descent with the lowest risk."""
         return min(self.descents, key=lambda d: d.value)
-
-
-@eqx.filter_jit
-def _risk_gradient(problem: PlanningProblem, variables: PlanVariables):
-    return problem.risk_gradient(variables)
 
 
 class ProjectedGradient(AbstractController):
@@ -161,10 +157,10 @@ class ProjectedGradient(AbstractController):
         return PlanVariables(jnp.asarray(point[:-1]), jnp.asarray(point[-1] * self.start_scale))
 
     def _gradient(self, problem: PlanningProblem, point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _risk_gradient(problem.with_constraints(()), self._unpack(point))
+        value, gradient = risk_gradient(problem, self._unpack(point))
         packed = self._pack(gradient)
         packed[-1] *= self.start_scale**2  # chain rule: day = scale * variable
-        return float(value), packed
+        return value, packed
 
     def _project(self, feasible: FeasibleSet, point: np.ndarray) -> np.ndarray:
         return self._pack(feasible.project(self._unpack(point)))

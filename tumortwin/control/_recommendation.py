@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from tumortwin.control._comparison import Comparison, compare
+from tumortwin.control._comparison import Comparison, compare_judged, judge
 from tumortwin.control._constraint import (
     NORMAL_TISSUE_ALPHA_BETA,
     AbstractConstraint,
@@ -15,8 +15,9 @@ from tumortwin.control._constraint import (
     earlier_effect,
 )
 from tumortwin.control._controller import AbstractController, OnStep, optimize
+from tumortwin.control._evaluate import losses
 from tumortwin.control._objective import AbstractObjective
-from tumortwin.control._plan import Plan, jsonable, make_plan, sample_losses
+from tumortwin.control._plan import Plan, jsonable, make_plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._schedule import PlanVariables
 
@@ -27,7 +28,8 @@ class Recommendation:
 
     Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
     `equal_effect_plan` does not keep was bought with normal-tissue toxicity. `failed_draws`: draws left out of the
-    planning because their solve failed.
+    planning because their solve failed. `outcomes`: the problem's objective of every fresh draw by plan
+    (`recommended`, `equal_effect`, `standard_of_care`), paired.
     """
 
     plan: Plan
@@ -36,6 +38,7 @@ class Recommendation:
     comparison: Comparison
     equal_effect_comparison: Comparison
     failed_draws: int = 0
+    outcomes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -115,7 +118,7 @@ def recommend(
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
-    usable = np.isfinite(np.asarray(sample_losses(problem, standard_of_care)))
+    usable = np.isfinite(np.asarray(losses(problem, standard_of_care)[0]))
     if not usable.any():
         raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
     problem = problem if usable.all() else problem.kept(usable)
@@ -123,18 +126,18 @@ def recommend(
     first = optimize(problem, controller, name="recommended", on_step=on_step)
     held = problem.with_constraints(with_effect_of(problem.constraints, reference))
     second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step)
+    plans = {"recommended": first, "equal_effect": second, "standard_of_care": reference}
+    judged = {name: judge(problem.with_draws(fresh_draws, fresh_weights), p, objectives) for name, p in plans.items()}
     comparisons = [
-        compare(
-            problem,
-            plan,
-            reference,
-            draws=fresh_draws,
+        compare_judged(
+            judged[name],
+            judged["standard_of_care"],
             weights=fresh_weights,
             minimal_gains=minimal_gains,
-            objectives=objectives,
             level=level,
             key=key,
         )
-        for plan in (first, second)
+        for name in ("recommended", "equal_effect")
     ]
-    return Recommendation(first, second, reference, *comparisons, failed_draws=int((~usable).sum()))
+    outcomes = {name: found.losses[0] for name, found in judged.items()}
+    return Recommendation(first, second, reference, *comparisons, failed_draws=int((~usable).sum()), outcomes=outcomes)

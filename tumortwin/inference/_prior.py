@@ -1,7 +1,8 @@
 """What is believed before the data: a distribution for every parameter path, and the coordinates that suit it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -34,6 +35,7 @@ class Prior(eqx.Module):
     distributions: dict[str, Distribution]
     center: Values
     scale: Values
+    families: tuple["_Family", ...]
 
     def __init__(self, distributions: Mapping[str, Distribution]) -> None:
         if not distributions:
@@ -54,6 +56,7 @@ class Prior(eqx.Module):
                     f"received: {distributions[path]!r}"
                 )
             self.distributions[path], self.center[path], self.scale[path] = entry, center, scale
+        self.families = _families(self.distributions)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -80,7 +83,7 @@ class Prior(eqx.Module):
 
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
         """`z` to parameter values by path."""
-        return {path: jnp.asarray(self._transform(path)(t)) for path, t in self._unpack(z).items()}
+        return self._by_family(lambda entry, t: jnp.asarray(biject_to(entry.support)(t)), z)
 
     def unconstrain(self, values: Mapping[str, Array]) -> Float[Array, " parameter"]:
         """Parameter values by path to `z`."""
@@ -123,11 +126,13 @@ class Prior(eqx.Module):
 
     def sample(self, shape: tuple[int, ...], *, key: Array) -> Values:
         """Draws from the prior by path, each of `shape` + the parameter's own shape."""
-        found = {}
-        for path, path_key in zip(self.paths, jax.random.split(key, len(self.paths)), strict=True):
-            draws = jnp.asarray(jax.vmap(self.distributions[path].sample)(jax.random.split(path_key, prod(shape))))
-            found[path] = draws.reshape(shape + self.shapes[path])
-        return found
+        keys, found = dict(zip(self.paths, jax.random.split(key, len(self.paths)), strict=True)), {}
+        for family in self.families:
+            of_family = jax.vmap(lambda k: jax.random.split(k, prod(shape)))(jnp.stack([keys[p] for p in family.paths]))
+            draws = jax.vmap(lambda entry, ks: jax.vmap(entry.sample)(ks))(family.stacked, of_family)
+            for path, drawn in zip(family.paths, draws, strict=True):
+                found[path] = jnp.asarray(drawn).reshape(shape + self.shapes[path])
+        return {path: found[path] for path in self.paths}
 
     def _transform(self, path: str) -> Transform:
         return biject_to(self.distributions[path].support)
@@ -141,9 +146,34 @@ class Prior(eqx.Module):
         return parts
 
     def _potential(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
-        return jnp.concatenate(
-            [jnp.ravel(_potential(self.distributions[path], t)) for path, t in self._unpack(z).items()]
-        )
+        found = self._by_family(_potential, z)
+        return jnp.concatenate([jnp.ravel(found[path]) for path in self.paths])
+
+    def _by_family(self, function: Callable[[Distribution, Array], Array], z: Float[Array, " parameter"]) -> Values:
+        """`function` of every distribution and its entries of `z` in the coordinates `t`."""
+        unpacked, found = self._unpack(z), {}
+        for family in self.families:
+            t = jnp.stack([unpacked[path] for path in family.paths])
+            found.update(zip(family.paths, jax.vmap(function)(family.stacked, t), strict=True))
+        return {path: found[path] for path in self.paths}
+
+
+class _Family(eqx.Module):
+    """Distributions of one kind and shape, stacked: one expression for all of them, and one to compile."""
+
+    paths: tuple[str, ...] = eqx.field(static=True)
+    stacked: Distribution
+
+
+def _families(distributions: Mapping[str, Distribution]) -> tuple[_Family, ...]:
+    members: dict[Any, list[str]] = {}
+    for path, entry in distributions.items():
+        leaves, kind = jax.tree.flatten(entry)
+        members.setdefault((kind, tuple(jnp.shape(leaf) for leaf in leaves)), []).append(path)
+    return tuple(
+        _Family(tuple(paths), jax.tree.map(lambda *leaves: jnp.stack(leaves), *(distributions[p] for p in paths)))
+        for paths in members.values()
+    )
 
 
 def prior_draws(prior: Prior, n: int, *, key: Array) -> dict[str, np.ndarray]:

@@ -33,21 +33,48 @@ def mixture_log_density(
     return np.asarray(logsumexp(np.stack(parts) + shares[:, None], axis=0))
 
 
-def tempered_moments(z: np.ndarray, log_ratios: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the weighted sample, its weights raised to the largest power <= 1 that keeps `least`
-    effective draws: a few heavy draws must not shrink a proposal onto themselves."""
-    low, high, power = 0.0, 1.0, 1.0
+# Effective draws, a parameter, for which the first proposal counts in the mean and in the covariance of a refit.
+PRIOR_DRAWS_OF_MEAN, PRIOR_DRAWS_OF_COVARIANCE = 0.5, 7.0
+# Effective draws, a parameter, below which the weights are flattened before a refit.
+LEAST_DRAWS = 1.0
+
+
+def refitted(
+    z: np.ndarray, log_ratios: np.ndarray, mean: np.ndarray, factor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and factor of a proposal from a weighted sample and the first proposal's `mean` and `factor`.
+
+    $$ m = \\frac{k\\,m_0 + n\\,\\hat m}{k + n}, \\qquad
+       \\Sigma = \\frac{\\nu\\,\\Sigma_0 + n\\,\\hat\\Sigma}{\\nu + n} $$
+
+    with `n` the effective number of draws: the first proposal counts for k and nu of them. A Laplace approximation in
+    28 dimensions lies 1.3 sd from the mean of its posterior and has most variances right within a half; the mean of 40
+    effective draws is nearer than that, but their covariance has to be held. (A proposal that is only widened instead
+    pays for it: variances 1.5 times too large in 28 dimensions cost four draws of five.)
+    """
+    weights = _flattened(log_ratios, LEAST_DRAWS * mean.size)
+    scaled = np.linalg.solve(factor, (z - mean).T).T
+    n = 1 / np.sum(weights**2)
+    center = weights @ scaled
+    off = scaled - center
+    spread = (off * weights[:, None]).T @ off / (1 - 1 / n)
+    held = PRIOR_DRAWS_OF_COVARIANCE * mean.size
+    covariance = (held * np.eye(mean.size) + n * spread) / (held + n)
+    moved = n * center / (PRIOR_DRAWS_OF_MEAN * mean.size + n)
+    return mean + factor @ moved, factor @ np.linalg.cholesky(covariance)
+
+
+def _flattened(log_ratios: np.ndarray, least: float) -> np.ndarray:
+    """Normalized weights raised to the largest power <= 1 that keeps `least` effective draws: a few heavy draws must
+    not shrink a proposal onto themselves."""
+    low, high = 0.0, 1.0
+    if 1 / np.sum(_normalized(log_ratios) ** 2) >= least:
+        return _normalized(log_ratios)
     for _ in range(40):
-        weights = _normalized(power * log_ratios)
-        enough = 1 / np.sum(weights**2) >= least
-        low, high = (power, high) if enough else (low, power)
-        if enough and power == 1.0:
-            break
         power = (low + high) / 2
-    weights = _normalized(low * log_ratios)
-    mean = weights @ z
-    centered = z - mean
-    return mean, (centered * weights[:, None]).T @ centered / (1 - np.sum(weights**2))
+        enough = 1 / np.sum(_normalized(power * log_ratios) ** 2) >= least
+        low, high = (power, high) if enough else (low, power)
+    return _normalized(low * log_ratios)
 
 
 def _normalized(log_weights: np.ndarray) -> np.ndarray:

@@ -120,11 +120,13 @@ class ContourProfile(AbstractInitialCondition):
         """The profile where there is domain, zero elsewhere."""
         dtype = self.flair_distance.dtype
         length = jnp.sqrt(self.diffusivity / self.rate)
+        levels = _logit(self.flair_density) - self.flair_shift, _logit(self.t1gd_density) - self.t1gd_shift
+        places = wave_place(jnp.stack(levels))
         at_flair, at_core, tail, core_length, logit_cap = (
             jnp.asarray(value, dtype)
             for value in (
-                wave_place(_logit(self.flair_density) - self.flair_shift),
-                wave_place(_logit(self.t1gd_density) - self.t1gd_shift),
+                places[0],
+                places[1],
                 self.tail_ratio * length,
                 self.core_ratio * length,
                 _logit(self.cap),

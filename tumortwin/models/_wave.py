@@ -19,7 +19,6 @@ within .025 of the exact logit between -12 and 8 (a test integrates the equation
 import math
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 BEHIND = math.sqrt(2.0) - 1.0  # slope of the logit far behind the front, exact
@@ -37,8 +36,9 @@ def wave_logit(place: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def wave_place(level: Float[Array, "..."]) -> Float[Array, "..."]:
     """The place [lengths] at which logit U is `level`: the inverse of `wave_logit`, by Newton's method."""
-    place = -2.0 * level
-    for _ in range(_NEWTON_STEPS):
+
+    def step(_: Array, place: Array) -> Array:
         slope = -(BEHIND + (_AHEAD - BEHIND) * jax.nn.sigmoid((place - _BEND) / _WIDTH))
-        place = place - (wave_logit(place) - level) / slope
-    return jnp.asarray(place)
+        return place - (wave_logit(place) - level) / slope
+
+    return jax.lax.fori_loop(0, _NEWTON_STEPS, step, -2.0 * level)

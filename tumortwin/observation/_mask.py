@@ -72,7 +72,12 @@ class MaskObservation(AbstractObservation):
     def predict(self, density: Shaped) -> Shaped:
         """The probit argument `eta`, in the precision of the density; `shift` must be a scalar (`at_visit`)."""
         level = self.level(density)
-        return level / jnp.sqrt(1 + steepness(level) ** 2 / 12) if self.within_voxel else level
+        return level * self.averaging(level)
+
+    def averaging(self, level: Shaped) -> Shaped:
+        """What `eta` of a voxel's share is of `eta` at its middle; the same for any shift."""
+        one = jnp.ones((), level.dtype)
+        return 1 / jnp.sqrt(1 + steepness(level) ** 2 / 12) if self.within_voxel else one
 
     def level(self, density: Shaped) -> Shaped:
         """`eta` at the middle of every voxel."""

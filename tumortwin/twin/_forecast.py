@@ -190,13 +190,12 @@ def _solve_chunk(
             observation = observations[channel].at_visit(None)
             assert isinstance(observation, MaskObservation)
             here = inside[None].astype(density.dtype)
-
-            def outline(u: Array, shift: Array, observation: MaskObservation = observation) -> Array:
-                return norm.cdf(eqx.tree_at(lambda o: o.shift, observation, shift).predict(u))
-
-            p = jax.vmap(outline)(density, shifts[channel]) * here
-            volumes[channel] = jnp.sum(_share_above(observation.level(density)) * here, axis=axes) * cell
-            means[channel] = jnp.sum(jax.vmap(outline)(density, jnp.zeros(len(days))) * here, axis=axes) * cell
+            level = jax.vmap(observation.level)(density)
+            averaging = jax.vmap(observation.averaging)(level)
+            shift = (shifts[channel] / observation.width).astype(density.dtype)[:, None, None, None]
+            p = norm.cdf((level + shift) * averaging) * here
+            volumes[channel] = jnp.sum(_share_above(level) * here, axis=axes) * cell
+            means[channel] = jnp.sum(norm.cdf(level * averaging) * here, axis=axes) * cell
             shifted[channel] = jnp.sum(p, axis=axes) * cell
             spreads[channel] = jnp.sum(p * (1.0 - p), axis=axes) * cell
             outlined[channel] = carry.outlined[channel] + p

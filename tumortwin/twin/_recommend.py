@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
+from tumortwin._chunks import in_chunks
 from tumortwin.control import (
     AbstractConstraint,
     AbstractController,
@@ -19,6 +20,7 @@ from tumortwin.control import (
     PlanVariables,
     Recommendation,
     WeeklyFractions,
+    curves,
     recommend,
 )
 from tumortwin.inference import Posterior, Problem
@@ -28,9 +30,24 @@ from tumortwin.treatments import Course, Schedule
 from tumortwin.twin._build import Solve, start_at_day_zero
 from tumortwin.twin._unlearned import completed
 
+# Draws brought to the day of the decision by one call of a compiled program.
+CHUNK = 8
+
+
+class DecisionDraw(eqx.Module):
+    """A posterior draw on the day of the decision: its `values` by path and the `density` that it has led to.
+
+    The way there does not depend on the plan, so it is gone once, not with every plan that is tried. `usable`: whether
+    that solve came through.
+    """
+
+    values: dict[str, Array]
+    density: Float[Array, "*draw x y z"]
+    usable: Bool[Array, "*draw"]
+
 
 class PlannedBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from the day `origin`.
+    """`(draw, schedule) -> Curve` of the tumor's mass [mm^3], all days counted from that of the decision, `origin`.
 
     On that day, at the fractions that the edges save (just before them) and on the fixed days after treatment; NaN
     where the solve failed.
@@ -44,30 +61,41 @@ class PlannedBurden(eqx.Module):
     origin: float = eqx.field(static=True)
     days: tuple[float, ...] = eqx.field(static=True)  # the fixed ones
 
-    def __call__(self, draw: Mapping[str, Array], schedule: Schedule) -> Curve:
-        solve = self.problem.solve
-        assert isinstance(solve, Solve)
-        model, _ = self.problem.bind(draw)
-        model, fine = self.from_origin(model)
-        start = model.initial.state(model.tissue).density
+    def __call__(self, draw: DecisionDraw, schedule: Schedule) -> Curve:
+        model = self.model(draw)
         trajectory = simulate_moving(model, schedule, self.edges)
         cell = model.tissue.grid.cell_volume
         later = jnp.sum(trajectory.states.density, axis=(1, 2, 3), dtype=jnp.float64) * cell
-        burden = jnp.concatenate([jnp.sum(start, dtype=jnp.float64)[None] * cell, later])
-        usable = trajectory.succeeded & fine
+        burden = jnp.concatenate([jnp.sum(draw.density, dtype=jnp.float64)[None] * cell, later])
+        usable = trajectory.succeeded & draw.usable
         days = jnp.concatenate([jnp.zeros(1), trajectory.ts])
         return Curve(days, jnp.where(usable, burden, jnp.nan))
 
-    def from_origin(self, model: ReactionDiffusion) -> tuple[ReactionDiffusion, Array]:
-        """The model with the density on the day `origin` as initial condition, and whether it was reached."""
-        solve = self.problem.solve
-        assert isinstance(solve, Solve)
-        model, fine = start_at_day_zero(model, solve.solver)
-        if self.origin == 0.0:
-            return model, fine
-        reached = simulate(model, solve.schedule, (self.origin,), solve.solver, estimate_error=False)
-        start = GivenDensity(reached.states.density[-1])
-        return eqx.tree_at(lambda m: m.initial, model, start), fine & reached.succeeded
+    def model(self, draw: DecisionDraw) -> ReactionDiffusion:
+        """The model of a draw, which starts on the day of the decision."""
+        model, _ = self.problem.bind(draw.values)
+        return eqx.tree_at(lambda m: m.initial, model, GivenDensity(draw.density))
+
+
+def decided(problem: Problem, values: dict[str, Array], origin: float) -> DecisionDraw:
+    """Every draw brought to the day `origin` under the treatment given before it."""
+    return in_chunks(lambda part: _decided(problem, part, origin), values, CHUNK)
+
+
+@eqx.filter_jit
+def _decided(problem: Problem, values: dict[str, Array], origin: float) -> DecisionDraw:
+    solve = problem.solve
+    assert isinstance(solve, Solve)
+
+    def one(draw: dict[str, Array]) -> DecisionDraw:
+        model, fine = start_at_day_zero(problem.bind(draw)[0], solve.solver)
+        density = model.initial.state(model.tissue).density
+        if origin > 0.0:
+            reached = simulate(model, solve.schedule, (origin,), solve.solver, estimate_error=False)
+            density, fine = reached.states.density[-1], fine & reached.succeeded
+        return DecisionDraw(draw, density, fine)
+
+    return jax.lax.map(one, values)
 
 
 def _with_past(problem: Problem, origin: float) -> Problem:
@@ -144,10 +172,11 @@ def planning_problem(
         max_diffusivity=solve.solver.max_diffusivity,
         save_fractions=[*range(0, parametrization.n_fractions, parametrization.fractions_per_week), -1],
     )
+    before = _with_past(problem, origin)
     draws = _drawn(problem, posterior.halves()[0], reference, n_draws, key=key)
     return PlanningProblem(
-        PlannedBurden(_with_past(problem, origin), edges, origin, tuple(days.tolist())),
-        draws,
+        PlannedBurden(before, edges, origin, tuple(days.tolist())),
+        decided(before, draws, origin),
         parametrization,
         objective,
         risk,
@@ -172,62 +201,45 @@ def recommend_schedule(
     level: float | None = None,
     on_step: Any = None,
     key: Array,
-) -> tuple[Recommendation, dict[str, np.ndarray]]:
+) -> Recommendation:
     """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
 
     The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
     draw has no other half. `level` of the CVaR gain that is reported: that of the risk which was minimized, 0.8 when it
     has none.
-
-    Beside the recommendation: the objective of every fresh draw, by plan (`recommended`, `equal_effect`,
-    `standard_of_care`), paired.
     """
     fresh_key, bootstrap_key = jax.random.split(key)
     burden = plan_problem.burden
     assert isinstance(burden, PlannedBurden)
     given = plan_problem.parametrization.schedule(standard_of_care)
     fresh = _drawn(burden.problem, posterior.halves()[1], given, n_fresh, key=fresh_key)
-    found = recommend(
+    return recommend(
         plan_problem,
         controller,
         standard_of_care,
-        fresh_draws=fresh,
+        fresh_draws=decided(burden.problem, fresh, burden.origin),
         objectives=objectives,
         minimal_gains=minimal_gains,
         level=float(plan_problem.risk.describe().get("level", 0.8)) if level is None else level,
         key=bootstrap_key,
         on_step=on_step,
     )
-    judged = plan_problem.with_draws(fresh)
-    plans = {
-        "recommended": found.plan,
-        "equal_effect": found.equal_effect_plan,
-        "standard_of_care": found.standard_of_care,
-    }
-    return found, {name: np.asarray(_losses(judged, plan.variables)) for name, plan in plans.items()}
-
-
-@eqx.filter_jit
-def _losses(plan_problem: PlanningProblem, variables: PlanVariables) -> Array:
-    return plan_problem.losses(variables)
 
 
 def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
     """Relative difference of the final tumor mass between the fast and the moving-edge path, at the first draw."""
-    fast, moving = _two_masses(plan_problem, variables)
-    return abs(float(fast) / float(moving) - 1.0)
+    burden = plan_problem.burden
+    assert isinstance(burden, PlannedBurden)
+    one = jax.tree.map(lambda leaf: leaf[:1], plan_problem.draws)
+    moving = float(curves(plan_problem.with_draws(one), variables).burden[0, -1])
+    fast = _fast_mass(burden, jax.tree.map(lambda leaf: leaf[0], one), plan_problem.parametrization.schedule(variables))
+    return abs(float(fast) / moving - 1.0)
 
 
 @eqx.filter_jit
-def _two_masses(plan_problem: PlanningProblem, variables: PlanVariables) -> tuple[Array, Array]:
-    """The final mass [mm^3] of the first draw by the fast path and by the moving-edge path."""
-    burden = plan_problem.burden
-    assert isinstance(burden, PlannedBurden)
-    solve = burden.problem.solve
+def _fast_mass(burden: PlannedBurden, draw: DecisionDraw, schedule: Schedule) -> Array:
+    """The final mass [mm^3] by the fast path."""
+    solve, model = burden.problem.solve, burden.model(draw)
     assert isinstance(solve, Solve)
-    draw = {path: value[0] for path, value in plan_problem.draws.items()}
-    schedule = plan_problem.parametrization.schedule(variables)
-    model, _ = burden.from_origin(burden.problem.bind(draw)[0])
-    fast = simulate(model, schedule, burden.days, solve.solver, estimate_error=False).states.density[-1]
-    fast_mass = jnp.sum(fast, dtype=jnp.float64) * model.tissue.grid.cell_volume
-    return fast_mass, burden(draw, schedule).burden[-1]
+    fast = simulate(model, schedule, burden.days[-1:], solve.solver, estimate_error=False).states.density[-1]
+    return jnp.sum(fast, dtype=jnp.float64) * model.tissue.grid.cell_volume

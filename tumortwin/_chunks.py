@@ -1,0 +1,25 @@
+"""A compiled function of many rows, called with equally many at a time: one program for any number of rows."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+def in_chunks(function: Callable[[PyTree], PyTree], rows: PyTree, chunk: int) -> PyTree:
+    """`function` of `chunk` rows [row ...] at a time, joined; the last call is filled up with its last row.
+
+    **Arguments:** `function`: leaves [chunk ...] to leaves [chunk ...]; `rows`: leaves with the leading axis [row].
+    """
+    n = jax.tree.leaves(rows)[0].shape[0]
+
+    def taken(tree: PyTree, chosen: np.ndarray) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[chosen], tree)
+
+    found = []
+    for start in range(0, n, chunk):
+        chosen = np.minimum(np.arange(start, start + chunk), n - 1)
+        found.append(taken(function(taken(rows, chosen)), np.arange(min(chunk, n - start))))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)

@@ -1,0 +1,89 @@
+"""What plans lead to, compiled: one program for the curves of any plan and draws, one for the gradient of a draw.
+
+Search, comparison and report all go through here, so that a solve is compiled once however many draws are asked for.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from tumortwin._chunks import in_chunks
+from tumortwin.control._objective import AbstractObjective, Curve
+from tumortwin.control._problem import PlanningProblem
+from tumortwin.control._risk import AbstractRisk
+from tumortwin.control._schedule import PlanVariables
+
+# Draws a call of the compiled program: numbers of draws that differ share it, the last call's rest is thrown away.
+CHUNK = 8
+
+
+def curves(problem: PlanningProblem, variables: PlanVariables) -> Curve:
+    """The burden curve of every draw, leaves [draw time]; one draw after another, or all at once."""
+    bare = problem.with_constraints(()).with_draws(None)
+    if not problem.sequential:
+        return _curves(bare, problem.draws, variables)
+    return in_chunks(lambda draws: _curves(bare, draws, variables), problem.draws, CHUNK)
+
+
+def losses(
+    problem: PlanningProblem, variables: PlanVariables, objectives: Sequence[AbstractObjective] | None = None
+) -> Float[Array, "objective draw"]:
+    """Every objective (by default the problem's alone) of every draw, each draw solved once."""
+    every = (problem.objective,) if objectives is None else tuple(objectives)
+    return _judged(every, curves(problem, variables))
+
+
+def sample_risk(problem: PlanningProblem, variables: PlanVariables) -> float:
+    """Risk of `variables` on the draws of the problem."""
+    return float(problem.risk(losses(problem, variables)[0], problem.weights))
+
+
+def risk_gradient(problem: PlanningProblem, variables: PlanVariables) -> tuple[float, PlanVariables]:
+    """Risk and its gradient.
+
+    $$ \\nabla_v R(\\ell_1(v), \\dots) = \\sum_s \\frac{\\partial R}{\\partial \\ell_s} \\nabla_v \\ell_s $$
+
+    One draw after another, a draw without weight in the risk (all outside the tail of a CVaR) is not differentiated:
+    forward solves of all draws, reverse solves of few.
+    """
+    bare = problem.with_constraints(()).with_draws(None)
+    if not problem.sequential:
+        value, gradient = _all_at_once(problem.with_constraints(()), variables)
+        return float(value), gradient
+    value, shares = _shares(problem.risk, losses(problem, variables)[0], problem.weights)
+    total = jax.tree.map(lambda leaf: jnp.zeros_like(jnp.asarray(leaf, float)), variables)
+    for row in np.flatnonzero(np.asarray(shares)):
+        draw = jax.tree.map(lambda leaf, row=row: leaf[row], problem.draws)
+        gradient = _loss_gradient(bare, variables, draw)
+        total = jax.tree.map(lambda t, g, row=row: t + shares[row] * g, total, gradient)
+    return float(value), total
+
+
+@eqx.filter_jit
+def _curves(problem: PlanningProblem, draws: PyTree, variables: PlanVariables) -> Curve:
+    return problem.with_draws(draws).curves(variables)
+
+
+@eqx.filter_jit
+def _judged(objectives: tuple[AbstractObjective, ...], found: Curve) -> Float[Array, "objective draw"]:
+    return jnp.stack([jax.vmap(objective)(found) for objective in objectives])
+
+
+@eqx.filter_jit
+def _shares(risk: AbstractRisk, values: Array, weights: Array | None) -> tuple[Array, Array]:
+    """The risk, and its derivative in the loss of every draw."""
+    return jax.value_and_grad(lambda z: risk(z, weights))(values)
+
+
+@eqx.filter_jit
+def _loss_gradient(problem: PlanningProblem, variables: PlanVariables, draw: PyTree) -> PlanVariables:
+    return jax.grad(problem.loss)(variables, draw)
+
+
+@eqx.filter_jit
+def _all_at_once(problem: PlanningProblem, variables: PlanVariables) -> tuple[Array, PlanVariables]:
+    return jax.value_and_grad(lambda v: problem.risk(problem.losses(v), problem.weights))(variables)
