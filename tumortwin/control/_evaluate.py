@@ -42,8 +42,10 @@ def sample_risk(problem: PlanningProblem, variables: PlanVariables) -> float:
     return float(problem.risk(losses(problem, variables)[0], problem.weights))
 
 
-def risk_gradient(problem: PlanningProblem, variables: PlanVariables) -> tuple[float, PlanVariables]:
-    """Risk and its gradient.
+def risk_gradient(
+    problem: PlanningProblem, variables: PlanVariables, known: Float[Array, " draw"] | None = None
+) -> tuple[float, PlanVariables]:
+    """Risk and its gradient; `known`: the losses of the draws under `variables`, where they have been solved already.
 
     $$ \\nabla_v R(\\ell_1(v), \\dots) = \\sum_s \\frac{\\partial R}{\\partial \\ell_s} \\nabla_v \\ell_s $$
 
@@ -54,7 +56,8 @@ def risk_gradient(problem: PlanningProblem, variables: PlanVariables) -> tuple[f
     if not problem.sequential:
         value, gradient = _all_at_once(problem.with_constraints(()), variables)
         return float(value), gradient
-    value, shares = _shares(problem.risk, losses(problem, variables)[0], problem.weights)
+    values = losses(problem, variables)[0] if known is None else known
+    value, shares = _shares(problem.risk, values, problem.weights)
     total = jax.tree.map(lambda leaf: jnp.zeros_like(jnp.asarray(leaf, float)), variables)
     for row in np.flatnonzero(np.asarray(shares)):
         draw = jax.tree.map(lambda leaf, row=row: leaf[row], problem.draws)

@@ -8,9 +8,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from tumortwin.control._controller import AbstractController
-from tumortwin.control._evaluate import risk_gradient, sample_risk
+from tumortwin.control._evaluate import losses, risk_gradient, sample_risk
 from tumortwin.control._feasible import FeasibleSet
 from tumortwin.control._plan import Plan, make_plan
 from tumortwin.control._problem import PlanningProblem
@@ -156,8 +157,10 @@ class ProjectedGradient(AbstractController):
     def _unpack(self, point: np.ndarray) -> PlanVariables:
         return PlanVariables(jnp.asarray(point[:-1]), jnp.asarray(point[-1] * self.start_scale))
 
-    def _gradient(self, problem: PlanningProblem, point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = risk_gradient(problem, self._unpack(point))
+    def _gradient(
+        self, problem: PlanningProblem, point: np.ndarray, known: Array | None = None
+    ) -> tuple[float, np.ndarray]:
+        value, gradient = risk_gradient(problem, self._unpack(point), known)
         packed = self._pack(gradient)
         packed[-1] *= self.start_scale**2  # chain rule: day = scale * variable
         return value, packed
@@ -186,15 +189,18 @@ class ProjectedGradient(AbstractController):
         length, tried = 1.0, 0
         while tried <= self.max_backtracks and slope < 0.0:
             point = now.point + length * direction
-            value = sample_risk(problem, self._unpack(point))
+            found = losses(problem, self._unpack(point))[0]
+            value = float(problem.risk(found, problem.weights))
             tried += 1
             if value <= now.value + SUFFICIENT_DECREASE * length * slope:
-                return self._accepted(problem, feasible, now, point), 1, tried
+                return self._accepted(problem, feasible, now, point, found), 1, tried
             length *= 0.5
         return dataclasses.replace(now, outcome=Outcome.STALLED, steps=now.steps + 1), 0, tried
 
-    def _accepted(self, problem: PlanningProblem, feasible: FeasibleSet, now: Descent, point: np.ndarray) -> Descent:
-        value, gradient = self._gradient(problem, point)
+    def _accepted(
+        self, problem: PlanningProblem, feasible: FeasibleSet, now: Descent, point: np.ndarray, known: Array
+    ) -> Descent:
+        value, gradient = self._gradient(problem, point, known)
         moved, turned = point - now.point, gradient - now.gradient
         curvature = float(moved @ turned)
         length = float(moved @ moved) / curvature if curvature > 0.0 else LONGEST_STEP * now.unit
