@@ -16,10 +16,10 @@ def in_chunks(function: Callable[[PyTree], PyTree], rows: PyTree, chunk: int) ->
     n = jax.tree.leaves(rows)[0].shape[0]
 
     def taken(tree: PyTree, chosen: np.ndarray) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[chosen], tree)
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[chosen]), tree)  # NumPy: nothing to compile
 
     found = []
     for start in range(0, n, chunk):
         chosen = np.minimum(np.arange(start, start + chunk), n - 1)
         found.append(taken(function(taken(rows, chosen)), np.arange(min(chunk, n - start))))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *found)

@@ -39,13 +39,19 @@ def losses(
 
 def sample_risk(problem: PlanningProblem, variables: PlanVariables) -> float:
     """Risk of `variables` on the draws of the problem."""
-    return float(problem.risk(losses(problem, variables)[0], problem.weights))
+    return risk_of(problem, losses(problem, variables)[0])
+
+
+def risk_of(problem: PlanningProblem, known: Float[Array, " draw"]) -> float:
+    """Risk of losses that are known."""
+    return float(_shares(problem.risk, known, problem.weights)[0])
 
 
 def risk_gradient(
     problem: PlanningProblem, variables: PlanVariables, known: Float[Array, " draw"] | None = None
 ) -> tuple[float, PlanVariables]:
-    """Risk and its gradient; `known`: the losses of the draws under `variables`, where they have been solved already.
+    """Risk and its gradient; `known`: the losses of the draws under `variables` where they have been solved already
+    (of use one draw after another).
 
     $$ \\nabla_v R(\\ell_1(v), \\dots) = \\sum_s \\frac{\\partial R}{\\partial \\ell_s} \\nabla_v \\ell_s $$
 
@@ -58,12 +64,13 @@ def risk_gradient(
         return float(value), gradient
     values = losses(problem, variables)[0] if known is None else known
     value, shares = _shares(problem.risk, values, problem.weights)
-    total = jax.tree.map(lambda leaf: jnp.zeros_like(jnp.asarray(leaf, float)), variables)
-    for row in np.flatnonzero(np.asarray(shares)):
-        draw = jax.tree.map(lambda leaf, row=row: leaf[row], problem.draws)
-        gradient = _loss_gradient(bare, variables, draw)
-        total = jax.tree.map(lambda t, g, row=row: t + shares[row] * g, total, gradient)
-    return float(value), total
+    total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), variables)
+    for row, share in enumerate(np.asarray(shares)):
+        if share != 0.0:
+            draw = jax.tree.map(lambda leaf, row=row: jnp.asarray(np.asarray(leaf)[row]), problem.draws)
+            gradient = _loss_gradient(bare, variables, draw)
+            total = jax.tree.map(lambda t, g, share=share: t + share * np.asarray(g), total, gradient)
+    return float(value), jax.tree.map(jnp.asarray, total)
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from tumortwin.control._controller import AbstractController
-from tumortwin.control._evaluate import losses, risk_gradient, sample_risk
+from tumortwin.control._evaluate import losses, risk_gradient, risk_of, sample_risk
 from tumortwin.control._feasible import FeasibleSet
 from tumortwin.control._plan import Plan, make_plan
 from tumortwin.control._problem import PlanningProblem
@@ -72,8 +72,8 @@ class ProjectedGradient(AbstractController):
     The feasible set is convex and x_k and x_k + d_k lie in it, so no iterate ever violates a constraint. Every start
     takes `probe_steps` steps; then the lowest goes on, and after it the next, each until the projected gradient (the
     displacement of a step that moved 1 Gy at its start) is below `tolerance` or its line search fails, or until
-    `max_gradients` gradients of the risk are spent. A risk gradient is one forward solve of every draw and one reverse
-    solve of every draw that carries weight.
+    `max_gradients` gradients of the risk are spent. A risk gradient is one forward solve of every draw (done
+    already after a line search) and one reverse solve of every draw that carries weight.
 
     **Arguments:** `reference`: the plan to start from and to beat; `tolerance` [Gy]; `start_scale` [day] that counts
     like 1 Gy; `start_step` [day], counted from the start of `reference`, and `dose_step` [Gy] of the deliverable plan.
@@ -190,7 +190,7 @@ class ProjectedGradient(AbstractController):
         while tried <= self.max_backtracks and slope < 0.0:
             point = now.point + length * direction
             found = losses(problem, self._unpack(point))[0]
-            value = float(problem.risk(found, problem.weights))
+            value = risk_of(problem, found)
             tried += 1
             if value <= now.value + SUFFICIENT_DECREASE * length * slope:
                 return self._accepted(problem, feasible, now, point, found), 1, tried

@@ -82,7 +82,8 @@ class WeeklyFractions(eqx.Module):
 
     def fraction_doses(self, variables: PlanVariables) -> Float[Array, " fraction"]:
         """Dose [Gy] of every fraction."""
-        return jnp.repeat(variables.weekly_fraction_dose, self.fractions_per_week, total_repeat_length=self.n_fractions)
+        shape = (self.n_weeks, self.fractions_per_week)
+        return jnp.broadcast_to(variables.weekly_fraction_dose[:, None], shape).reshape(-1)
 
     def schedule(self, variables: PlanVariables) -> Schedule:
         """All treatment under `variables`: fixed treatment, then the fractions and the drugs that move with them."""

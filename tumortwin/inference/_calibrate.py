@@ -13,6 +13,7 @@ from jaxtyping import Array
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._problem import Problem
 
+_LAYOUT = 2  # of the states; a checkpoint of another one is refused
 State: TypeAlias = dict[str, np.ndarray]
 """What a calibrator carries: arrays by name and nothing else, so that every state is a checkpoint."""
 
@@ -78,7 +79,8 @@ def calibrate(
     """
     name = type(calibrator).__name__
     saved = None if checkpoint is None else checkpoint.load(name)
-    state = calibrator.init(problem, key=key) if saved is None else _verified(saved, problem, key)
+    fresh = {"layout": np.asarray(_LAYOUT)}
+    state = {**calibrator.init(problem, key=key), **fresh} if saved is None else _verified(saved, problem, key)
     while not calibrator.terminate(problem, state):
         state = calibrator.step(problem, state)
         if checkpoint is not None:
@@ -99,6 +101,11 @@ def state_key(state: State) -> Array:
 
 
 def _verified(saved: State, problem: Problem, key: Array) -> State:
+    if int(saved.get("layout", 1)) != _LAYOUT:
+        raise ValueError(
+            f"required: a checkpoint of layout {_LAYOUT}; received: one of {int(saved.get('layout', 1))}, of another "
+            "version; try: a new run directory"
+        )
     same_key = np.array_equal(saved.get("key", np.zeros(0)), np.asarray(jax.random.key_data(key)))
     same_size = saved.get("z", np.zeros(0)).shape == (problem.prior.size,)
     if not (same_key and same_size and saved["weights"].shape == (len(problem.data),)):

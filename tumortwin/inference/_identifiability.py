@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from tumortwin.inference._prior import Prior
 from tumortwin.inference._problem import Problem
 
 # Marginal share of the prior variance that is left; below: identified, above WEAK: prior-driven.
@@ -186,17 +188,24 @@ def _labels(names: tuple[str, ...]) -> list[str]:
 
 def _is_positive(problem: Problem) -> np.ndarray:
     """Whether a parameter's support holds no negative value, so that its logarithm is its natural scale."""
-    lowest = problem.prior.constrain(jnp.full(problem.prior.size, -FAR))
-    return np.concatenate([np.ravel(np.asarray(lowest[path])) >= 0 for path in problem.prior.paths])
+    return np.asarray(_flat(problem.prior, jnp.full(problem.prior.size, -FAR))) >= 0
 
 
 def _scales(problem: Problem, z: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """Slope of each parameter (of its logarithm where positive) with respect to its own coordinate, at `z`."""
 
-    def natural(point: Array) -> Array:
-        values = problem.prior.constrain(point)
-        flat = jnp.concatenate([jnp.ravel(values[path]) for path in problem.prior.paths])
-        return jnp.where(positive, jnp.log(jnp.where(positive, flat, 1)), flat)
+    value, slope = _flat_slope(problem.prior, jnp.asarray(z))
+    return np.asarray(slope) / np.where(positive, np.asarray(value), 1.0)
 
-    point = jnp.asarray(z)
-    return np.asarray(jax.jvp(natural, (point,), (jnp.ones_like(point),))[1])
+
+@eqx.filter_jit
+def _flat(prior: Prior, z: Array) -> Array:
+    """Parameter values in the order of `z`."""
+    values = prior.constrain(z)
+    return jnp.concatenate([jnp.ravel(values[path]) for path in prior.paths])
+
+
+@eqx.filter_jit
+def _flat_slope(prior: Prior, z: Array) -> tuple[Array, Array]:
+    """The values, and the slope of each in its own entry of `z`."""
+    return jax.jvp(lambda point: _flat(prior, point), (z,), (jnp.ones_like(z),))

@@ -61,7 +61,8 @@ def linearize(
     `J` by central differences of the predictions; everything after the solve is exact. `W` is the Fisher information of
     a voxel (the Laplace approximation), or with `observed` its observed information `-d^2 log p / d eta^2` where that
     is positive (the search for the mode: for a probit it does not vanish far from the fit, as the expected one does).
-    A noise scale `s` has information 2 an observation in `log s`, whether it is free or changes with the prediction.
+    A noise scale `s` has information 2 an observation in `log s`, whether it is free or changes with the prediction
+    (observed information holds the latter already: it counts twice there, which shortens steps and moves no mode).
     """
 
     moving, observing = problem.entries()

@@ -61,9 +61,10 @@ class MapCalibrator(AbstractCalibrator):
     max_steps: int = 30
 
     def init(self, problem: Problem, *, key: Array) -> State:
-        draws = problem.prior.sample((max(self.starts - 1, 0),), key=child_key(key, "starts"))
         points = [jnp.zeros(problem.prior.size)]
-        points += [problem.prior.unconstrain({p: v[i] for p, v in draws.items()}) for i in range(self.starts - 1)]
+        if self.starts > 1:
+            draws = problem.prior.sample((self.starts - 1,), key=child_key(key, "starts"))
+            points += [problem.prior.unconstrain({p: v[i] for p, v in draws.items()}) for i in range(self.starts - 1)]
         return {
             "key": np.asarray(jax.random.key_data(key)),
             "starts": np.asarray(jnp.stack(points)),

@@ -64,7 +64,8 @@ class Problem(eqx.Module):
                 raise ValueError(
                     f"required: an observation for channel {datum.channel!r}; received: {sorted(self.observations)}"
                 )
-        self.bind(self.prior.constrain(jnp.zeros(self.prior.size)))  # names the nearest paths when one is unknown
+        # Names the nearest paths when one is unknown.
+        eqx.filter_eval_shape(lambda z: self.bind(self.prior.constrain(z)), jnp.zeros(self.prior.size))
         for path, shape in self.prior.shapes.items():
             found = self._template(path).shape
             if found != shape:

@@ -13,7 +13,7 @@ $$ \\mathrm{logit}\\,U(x) \\approx -s_- x
 
 within .025 of the exact logit between -12 and 8 (a test integrates the equation). Young tumors fall off faster still.
 
-**Reference:** Ablowitz & Zeppetella, Bull. Math. Biol. 41 (1979) 835-840 (the equation and its fronts).
+**Reference:** Murray, Mathematical Biology I (2002), section 13.2 (the equation, its least-speed front and the slope).
 """
 
 import math

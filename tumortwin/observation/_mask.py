@@ -76,8 +76,7 @@ class MaskObservation(AbstractObservation):
 
     def averaging(self, level: Shaped) -> Shaped:
         """What `eta` of a voxel's share is of `eta` at its middle; the same for any shift."""
-        one = jnp.ones((), level.dtype)
-        return 1 / jnp.sqrt(1 + steepness(level) ** 2 / 12) if self.within_voxel else one
+        return 1 / jnp.sqrt(1 + steepness(level) ** 2 / 12) if self.within_voxel else jnp.ones_like(level)
 
     def level(self, density: Shaped) -> Shaped:
         """`eta` at the middle of every voxel."""

@@ -35,6 +35,8 @@ def smooth_modes(
 
     values, vectors = np.linalg.eigh(covariance(nodes))
     chosen = np.argsort(values)[::-1][: min(count, len(nodes))]
-    weights = vectors[:, chosen] / np.sqrt(values[chosen])
+    largest = np.argmax(np.abs(vectors[:, chosen]), axis=0)  # an eigenvector's sign is the library's: make it ours
+    signs = np.sign(vectors[largest, chosen])
+    weights = vectors[:, chosen] * signs / np.sqrt(values[chosen])
     rows = [covariance(part) @ weights for part in np.array_split(places, -(-len(places) // _PART))]
     return np.concatenate(rows).T.reshape(-1, *shape).astype(np.float32)
