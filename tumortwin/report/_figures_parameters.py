@@ -1,5 +1,7 @@
 """What was learned: prior against posterior, one small panel a parameter."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from tumortwin.report._words import listing, median_interval, pretty_unit, summa
 
 COLUMNS = 3
 LOG_FROM_RATIO = 15.0
+LETTERS = 38  # of a title, before it runs into the next panel
 
 
 def density(draws: np.ndarray, at: np.ndarray, weights: np.ndarray | None, low: float, high: float) -> np.ndarray:
@@ -103,7 +106,7 @@ def _below(axes: Axes, parameter: ParameterDraws, top: float) -> None:
         axes.plot([parameter.truth] * 2, [-0.16 * top, top], color=TRUTH_COLOR, lw=1.1, ls=(0, (3, 2)))
     label = upper_first(parameter.label)
     words = median_interval(median, low, high)
-    axes.set_title(f"{label}\n", fontsize=7.8)
+    axes.set_title(f"{textwrap.fill(label, LETTERS)}\n", fontsize=7.8)
     axes.text(0, 1.03, f"{words}, {narrowing_words(parameter)}", transform=axes.transAxes, color=color, fontsize=6.4)
 
 

@@ -1,5 +1,6 @@
 """The recommended schedule beside the standard of care: doses week by week, outcomes, and paired gain."""
 
+import textwrap
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from tumortwin.report._style import GRAY, INK, PALE, PLAN_COLOR, STANDARD_COLOR,
 from tumortwin.report._words import interval, number, percent, pretty_unit, shown, summarize, upper_first, with_unit
 
 WEEK = 7.0
+LETTERS = 48  # of a title, before it runs into the next panel
 
 
 def _doses(lanes: np.ndarray, plan: Plan) -> None:
@@ -63,7 +65,7 @@ def _outcomes(axes: Axes, plan: Plan) -> None:
     axes.set_yticks(range(len(rows)), [r.label for r, _ in rows])
     for tick, (_, color) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(color)
-    axes.set_title(with_unit(upper_first(plan.outcome_name), pretty_unit(unit)), pad=8)
+    axes.set_title(textwrap.fill(with_unit(upper_first(plan.outcome_name), pretty_unit(unit)), LETTERS), pad=8)
     axes.set_xlabel("← lower is better" if plan.lower_is_better else "higher is better →")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
