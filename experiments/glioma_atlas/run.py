@@ -10,15 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.glioma_atlas.study import JUDGED, Seeded, one_patient, posterior_of, values, with_seed
+from experiments.glioma_atlas.study import JUDGED, Seeded, one_patient, values, with_seed
 from tumortwin.cli_stages import Checkpoints, prepare
-from tumortwin.inference import NutsCalibrator, Posterior, calibrate
+from tumortwin.inference import NutsCalibrator, Posterior, PsisCalibrator, calibrate
 from tumortwin.metrics import wilson
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured
 
 SEEDS = tuple(range(100, 120))
 ALSO = ("sensitivity", "volume_t1gd_120", "volume_t1gd_180")
 BASELINES = ("persistence", "dilation", "exponential_growth")
+SHARP = PsisCalibrator(least_effective=3000.0, rounds=64)
+REFERENCE = NutsCalibrator(warmup=200, draws=750, chunk=25, accept=0.9)
 SOURCE = "this experiment's targets, fixed beforehand"
 
 
@@ -95,15 +97,19 @@ def reliability(rows: Sequence[dict[str, float]]) -> list[Verdict]:
 
 
 def samplers(config: DictConfig, run: Run) -> list[Verdict]:
-    """NUTS and the importance sample on the demonstration's patient: the same means and spreads."""
+    """NUTS and importance sampling on the demonstration's patient: the same means and spreads.
+
+    Of 28 parameters the worst is 2.5 standard errors off by chance, in its mean as in its sd: for .15 sd and 10 % to
+    mean anything the samples must hold some 500 and 3000 effective draws.
+    """
     seeded = Seeded(run, int(config.seed))
     setting = prepare(with_seed(config, int(config.seed)), seeded)  # type: ignore[arg-type]
     with run.progress.task("importance sample"):
-        sample = posterior_of(config, seeded, setting)
+        sample = calibrate(setting.problem, SHARP, key=seeded.key("calibrate"))
     with run.progress.task("NUTS") as bar:
         nuts = calibrate(
             setting.problem,
-            NutsCalibrator(warmup=100, draws=250, chunk=25),
+            REFERENCE,
             key=seeded.key("nuts"),
             progress=lambda name, done, total: bar.update(done, total),
             checkpoint=Checkpoints(run),
