@@ -73,8 +73,7 @@ def physics(quick: bool) -> Iterator[Verdict]:
             errors = {d: convergence.coarse_front_error(h, corrected=corrected, diagonal=d) for d in DIRECTIONS}
             for diagonal, error in errors.items():
                 where = ("axis", "face_diagonal", "space_diagonal")[diagonal - 1]
-                title = f"coarse_front_speed_error_{h:g}_lengths_{name}_{where}"
-                yield measured(title, error, "1")
+                yield measured(f"coarse_front_speed_error_{h:g}_lengths_{name}_{where}", error, "1")
             mean = sum(DIRECTIONS[d] * error for d, error in errors.items()) / sum(DIRECTIONS.values())
             title = f"coarse_front_speed_error_{h:g}_lengths_{name}_mean"
             yield at_most(title, abs(mean), 0.05, "1", SOURCE) if corrected else measured(title, mean, "1")

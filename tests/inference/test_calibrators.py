@@ -74,9 +74,15 @@ def test_the_map_is_the_mode_to_the_tolerance_and_is_found_in_few_solves():
     assert posterior.diagnostics["map_solves"] <= 3 * 6 * 5
 
 
-def test_nuts_killed_and_resumed_gives_the_same_bits():
+SMALL = [
+    eqx.tree_at(lambda c: (c.draws, c.chunk), NUTS, (50, 50)),
+    PsisCalibrator(batch=200, chunk=100, least_effective=350.0),
+]
+
+
+@pytest.mark.parametrize("small", SMALL, ids=["nuts", "psis"])
+def test_a_calibration_killed_and_resumed_gives_the_same_bits(small):
     problem = linear.problem()
-    small = eqx.tree_at(lambda c: (c.draws, c.chunk), NUTS, (50, 50))
     whole = calibrate(problem, small, key=jax.random.key(5), checkpoint=Memory())
     for saves in (1, 4):
         memory = Memory(saves)
@@ -89,6 +95,10 @@ def test_nuts_killed_and_resumed_gives_the_same_bits():
         assert whole.diagnostics == resumed.diagnostics
     with pytest.raises(ValueError, match="checkpoint of this problem and key"):
         calibrate(problem, small, key=jax.random.key(6), checkpoint=memory)
+    name = type(small).__name__
+    memory.save(name, {k: v for k, v in (memory.load(name) or {}).items() if k != "layout"})
+    with pytest.raises(ValueError, match="of layout 2; received: one of 1"):
+        calibrate(problem, small, key=jax.random.key(5), checkpoint=memory)
 
 
 def test_the_same_key_gives_the_same_draws_and_another_key_does_not():
@@ -135,8 +145,9 @@ def test_a_bent_posterior_is_flagged_then_adapted_to_and_failed_solves_are_count
     log_density = -0.5 * ((a / 3) ** 2 + (b / 3) ** 2 + ((b + 0.3 * a**2 - 1) / 0.15) ** 2)
     mass = np.exp(log_density - log_density.max())
     exact = np.sqrt(np.sum(mass * a**2) / mass.sum())
+    assert more.diagnostics["k_hat"] < 0.7 and more.diagnostics["sample_reliable"] == 1.0
+    assert more.sd("a") == pytest.approx(exact, rel=0.1)
     reliable = [p for p in several if p.diagnostics["sample_reliable"] == 1.0]
-    assert reliable
     for posterior in reliable:
         assert posterior.diagnostics["k_hat"] < 0.7
         assert posterior.sd("a") == pytest.approx(exact, rel=0.2)

@@ -53,3 +53,11 @@ def test_the_reach_cuts_and_a_speed_of_zero_is_refused():
     assert np.abs(travel_distance(exact, np.ones_like(exact), (1.0, 1.0, 1.0), reach=5.0)).max() == 5.0
     with pytest.raises(ValueError, match="positive speed"):
         travel_distance(exact, np.where(exact > 0, 1.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def test_a_distance_that_does_not_settle_is_an_error(monkeypatch):
+    """Nothing changes by less than a negative number: the iteration runs out."""
+    monkeypatch.setattr("tumortwin.geometry._eikonal._SETTLED", -1.0)
+    line = np.arange(7.0).reshape(7, 1, 1) - 3.0  # a shape that no other test has compiled
+    with pytest.raises(FloatingPointError, match="travel distances that settle"):
+        travel_distance(line, np.ones_like(line), (1.0, 1.0, 1.0))

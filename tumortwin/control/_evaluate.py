@@ -17,16 +17,13 @@ from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._risk import AbstractRisk
 from tumortwin.control._schedule import PlanVariables
 
-# Draws a call of the compiled program: numbers of draws that differ share it, the last call's rest is thrown away.
-CHUNK = 8
-
 
 def curves(problem: PlanningProblem, variables: PlanVariables) -> Curve:
     """The burden curve of every draw, leaves [draw time]; one draw after another, or all at once."""
     bare = problem.with_constraints(()).with_draws(None)
     if not problem.sequential:
         return _curves(bare, problem.draws, variables)
-    return in_chunks(lambda draws: _curves(bare, draws, variables), problem.draws, CHUNK)
+    return in_chunks(lambda draws: _curves(bare, draws, variables), problem.draws)
 
 
 def losses(
@@ -58,10 +55,10 @@ def risk_gradient(
     One draw after another, a draw without weight in the risk (all outside the tail of a CVaR) is not differentiated:
     forward solves of all draws, reverse solves of few.
     """
-    bare = problem.with_constraints(()).with_draws(None)
     if not problem.sequential:
         value, gradient = _all_at_once(problem.with_constraints(()), variables)
         return float(value), gradient
+    bare = problem.with_constraints(()).with_draws(None)
     values = losses(problem, variables)[0] if known is None else known
     value, shares = _shares(problem.risk, values, problem.weights)
     total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), variables)

@@ -30,9 +30,6 @@ from tumortwin.treatments import Course, Schedule
 from tumortwin.twin._build import Solve, start_at_day_zero
 from tumortwin.twin._unlearned import completed
 
-# Draws brought to the day of the decision by one call of a compiled program.
-CHUNK = 8
-
 
 class DecisionDraw(eqx.Module):
     """A posterior draw on the day of the decision: its `values` by path and the `density` that it has led to.
@@ -79,7 +76,7 @@ class PlannedBurden(eqx.Module):
 
 def decided(problem: Problem, values: dict[str, Array], origin: float) -> DecisionDraw:
     """Every draw brought to the day `origin` under the treatment given before it."""
-    return in_chunks(lambda part: _decided(problem, part, origin), values, CHUNK)
+    return in_chunks(lambda part: _decided(problem, part, origin), values)
 
 
 @eqx.filter_jit
