@@ -50,6 +50,13 @@ def test_a_posterior_comes_back_as_it_was(tmp_path: Path) -> None:
     assert attrs == ATTRS
 
 
+def test_names_come_back_in_the_order_of_the_alphabet_not_of_the_disk(tmp_path: Path) -> None:
+    """A run that read its posterior back listed its results in another order than the next one."""
+    draws = {f"parameter_{letter}": np.ones((1, 2)) for letter in "hgcabkfedji"}
+    found, _, _, _ = read_posterior(write_posterior(tmp_path / "posterior.zarr", draws, {}, {}, {}))
+    assert list(found) == sorted(draws)
+
+
 def test_the_layout_is_the_contract_s(tmp_path: Path) -> None:
     path = write_posterior(tmp_path / "posterior.zarr", *posterior(), ATTRS)
     with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:

@@ -123,7 +123,8 @@ def _chained(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _arrays(dataset: Any) -> dict[str, np.ndarray]:
-    return {str(name): np.asarray(variable.values) for name, variable in dataset.data_vars.items()}
+    """By name in alphabetical order: the order in which a folder lists its files is the disk's affair."""
+    return {name: np.asarray(dataset[name].values) for name in sorted(map(str, dataset.data_vars))}
 
 
 def _encode(attrs: Mapping[str, Any]) -> dict[str, str]:
