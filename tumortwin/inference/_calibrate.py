@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from tumortwin.inference._posterior import Posterior
-from tumortwin.inference._problem import Problem
+from tumortwin.inference._problem import AbstractProblem, Problem
 
 _LAYOUT = 2  # of the states; a checkpoint of another one is refused
 State: TypeAlias = dict[str, np.ndarray]
@@ -42,28 +42,28 @@ class AbstractCalibrator(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, problem: Problem, *, key: Array) -> State:
+    def init(self, problem: AbstractProblem, *, key: Array) -> State:
         """The state before the first step."""
 
     @abc.abstractmethod
-    def step(self, problem: Problem, state: State) -> State:
+    def step(self, problem: AbstractProblem, state: State) -> State:
         """One piece of work, a fraction of a second to some seconds long."""
 
     @abc.abstractmethod
-    def terminate(self, problem: Problem, state: State) -> bool:
+    def terminate(self, problem: AbstractProblem, state: State) -> bool:
         """Whether the work is done."""
 
     @abc.abstractmethod
-    def progress(self, problem: Problem, state: State) -> tuple[int, int]:
+    def progress(self, problem: AbstractProblem, state: State) -> tuple[int, int]:
         """Steps done and the present estimate of the total."""
 
     @abc.abstractmethod
-    def postprocess(self, problem: Problem, state: State) -> Posterior:
+    def postprocess(self, problem: AbstractProblem, state: State) -> Posterior:
         """The posterior of a finished state."""
 
 
 def calibrate(
-    problem: Problem,
+    problem: AbstractProblem,
     calibrator: AbstractCalibrator,
     *,
     key: Array,
@@ -100,15 +100,16 @@ def state_key(state: State) -> Array:
     return jax.random.wrap_key_data(jax.numpy.asarray(state["key"]))
 
 
-def _verified(saved: State, problem: Problem, key: Array) -> State:
+def _verified(saved: State, problem: AbstractProblem, key: Array) -> State:
     if int(saved.get("layout", 1)) != _LAYOUT:
         raise ValueError(
             f"required: a checkpoint of layout {_LAYOUT}; received: one of {int(saved.get('layout', 1))}, of another "
             "version; try: a new run directory"
         )
     same_key = np.array_equal(saved.get("key", np.zeros(0)), np.asarray(jax.random.key_data(key)))
-    same_size = saved.get("z", np.zeros(0)).shape == (problem.prior.size,)
-    if not (same_key and same_size and saved["weights"].shape == (len(problem.data),)):
+    same_size = saved.get("z", np.zeros(0)).shape == (problem.size,)
+    same_data = not isinstance(problem, Problem) or saved["weights"].shape == (len(problem.data),)
+    if not (same_key and same_size and same_data):
         raise ValueError(
             "required: a checkpoint of this problem and key; received: one of another; try: a new run directory"
         )

@@ -1,6 +1,7 @@
 """What the data identify and what they do not, computed from the information and said in words."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -209,3 +210,20 @@ def _flat(prior: Prior, z: Array) -> Array:
 def _flat_slope(prior: Prior, z: Array) -> tuple[Array, Array]:
     """The values, and the slope of each in its own entry of `z`."""
     return jax.jvp(lambda point: _flat(prior, point), (z,), (jnp.ones_like(z),))
+
+
+def contraction_statement(names: Sequence[str], z: np.ndarray) -> str:
+    """In words, from draws [chain, draw, entry] of coordinates whose prior has variance 1: what the data left of it."""
+    left = np.var(z.reshape(-1, z.shape[-1]), axis=0)
+    shares = {name: share for name, share in zip(names, left, strict=True)}
+    sentences = []
+    for word, chosen in (
+        ("The data identify", [n for n, share in shares.items() if share < IDENTIFIED]),
+        ("They narrow", [n for n, share in shares.items() if IDENTIFIED <= share <= WEAK]),
+        ("Prior-driven, hardly changed by the data", [n for n, share in shares.items() if share > WEAK]),
+    ):
+        if chosen:
+            sentences.append(
+                f"{word}: {', '.join(f'{n} ({shares[n]:.0%} of the prior variance left)' for n in chosen)}."
+            )
+    return " ".join(sentences)

@@ -13,8 +13,8 @@ from tumortwin.inference._identifiability import identifiability_report
 from tumortwin.inference._linearize import expected_linearization
 from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._posterior import Posterior
-from tumortwin.inference._prior import Prior, Values, prior_draws
-from tumortwin.inference._problem import Problem
+from tumortwin.inference._prior import Values, prior_draws
+from tumortwin.inference._problem import AbstractProblem, Problem
 
 # Half the squared Newton decrement is the log density still to be gained [nats].
 LARGEST_GAIN = 0.05
@@ -140,11 +140,11 @@ class LaplaceCalibrator(AbstractCalibrator):
         }
 
 
-def constrained_draws(problem: Problem, z: np.ndarray) -> dict[str, np.ndarray]:
+def constrained_draws(problem: AbstractProblem, z: np.ndarray) -> dict[str, np.ndarray]:
     """`z` [chain, draw, parameter] to parameter values by path [chain, draw, ...]."""
-    return {path: np.asarray(value) for path, value in _constrained(problem.prior, jnp.asarray(z)).items()}
+    return {path: np.asarray(value) for path, value in _constrained(problem, jnp.asarray(z)).items()}
 
 
 @eqx.filter_jit
-def _constrained(prior: Prior, z: Array) -> Values:
-    return jax.vmap(jax.vmap(prior.constrain))(z)
+def _constrained(problem: AbstractProblem, z: Array) -> Values:
+    return jax.vmap(jax.vmap(problem.constrain))(z)

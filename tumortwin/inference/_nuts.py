@@ -1,7 +1,7 @@
 """NUTS in the coordinates of the Laplace approximation, in chunks that survive a kill."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,34 +12,41 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
-from tumortwin.inference._identifiability import identifiability_report
+from tumortwin.inference._identifiability import contraction_statement, identifiability_report
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._posterior import Posterior
-from tumortwin.inference._prior import prior_draws
-from tumortwin.inference._problem import Problem
+from tumortwin.inference._problem import AbstractProblem, Problem
 
 LEAF = "kernel_"
+HALFWAY = 0.5
+Space: TypeAlias = tuple[Any, Array, Array]
+"""Problem, `m`, `L` (a matrix, or a vector: its diagonal)."""
 
 
 class NutsCalibrator(AbstractCalibrator):
     """The No-U-Turn sampler on `epsilon`, with `z = m + L epsilon` and `m`, `L L^T` from the Laplace approximation.
 
     In these coordinates the posterior is close to a standard normal one, so the mass matrix stays the identity and only
-    the step size is adapted. A step is one chunk of `chunk` transitions of all chains (warmup included); the whole
-    sampler state is in the state, so a run that was killed between two chunks ends with bitwise the same numbers.
+    the step size is adapted. A hierarchical model has no useful mode: with `laplace=None` the chains start halfway
+    between draws of the prior and its mode, and the mass matrix is adapted in the warmup, as in Stan.
+
+    A step is one chunk of `chunk` transitions of all chains (warmup included); the whole sampler state is in the
+    state, so a run that was killed between two chunks ends with bitwise the same numbers.
 
     Needs a `solve` with reverse-mode derivatives.
 
-    **Arguments:** `warmup` and `draws` a chain; `accept`: target acceptance; `tree_depth`: at most `2^depth - 1`
+    **Arguments:** `laplace`: the stage before, or `None`; `dense`: whether an adapted mass matrix has correlations;
+    `warmup` and `draws` a chain; `accept`: target acceptance; `tree_depth`: at most `2^depth - 1`
     gradients a transition; `threads`: chains that run at the same time, each one after another otherwise (a `vmap` over
     3-D solves is 3-5 times slower); `vectorized` chains for models with small states.
 
-    **Good values:** warmup 100-300, draws 250-1000, accept .8, tree_depth 6-8.
+    **Good values:** warmup 100-300 after a Laplace stage, 500-1000 without; draws 250-1000, accept .8, tree_depth 6-10.
 
     Reference: Hoffman & Gelman (2014), JMLR 15:1593; Phan, Pradhan & Jankowiak (2019), arXiv:1912.11554 (NumPyro).
     """
 
-    laplace: LaplaceCalibrator = LaplaceCalibrator()
+    laplace: LaplaceCalibrator | None = LaplaceCalibrator()
+    dense: bool = False
     chains: int = 4
     warmup: int = 150
     draws: int = 250
@@ -57,64 +64,84 @@ class NutsCalibrator(AbstractCalibrator):
                 f"received: {self.chains}, {self.draws}, {self.chunk}"
             )
 
-    def init(self, problem: Problem, *, key: Array) -> State:
-        return self.laplace.init(problem, key=key)
+    def init(self, problem: AbstractProblem, *, key: Array) -> State:
+        if self.laplace is not None:
+            return self.laplace.init(_with_laplace(problem), key=key)
+        return {"key": np.asarray(jax.random.key_data(key)), "z": np.zeros(problem.size)}
 
-    def step(self, problem: Problem, state: State) -> State:
+    def step(self, problem: AbstractProblem, state: State) -> State:
         """A step of the Laplace stage, the start of the chains, or one chunk of every chain."""
-        if not self.laplace.terminate(problem, state):
-            return self.laplace.step(problem, state)
-        fitted = self.laplace.fitted(state)
-        current = problem.with_weights(jnp.asarray(state["weights"]))
-        space = (current, jnp.asarray(fitted.mean), jnp.asarray(fitted.factor))
+        if self.laplace is not None and not self.laplace.terminate(_with_laplace(problem), state):
+            return self.laplace.step(_with_laplace(problem), state)
+        space = self._space(problem, state)
         if "chain_z" not in state:
             return {**state, **self._start(space, state)}
         return {**state, **self._advance(space, state)}
 
-    def terminate(self, problem: Problem, state: State) -> bool:
+    def _space(self, problem: AbstractProblem, state: State) -> "Space":
+        """The problem and the coordinates in which it is sampled."""
+        if self.laplace is None:
+            return problem, jnp.zeros(problem.size), jnp.ones(problem.size)
+        fitted = self.laplace.fitted(state)
+        current = _with_laplace(problem).with_weights(jnp.asarray(state["weights"]))
+        return current, jnp.asarray(fitted.mean), jnp.asarray(fitted.factor)
+
+    def terminate(self, problem: AbstractProblem, state: State) -> bool:
         del problem
         return "chain_z" in state and state["chain_z"].shape[1] >= self.warmup + self.draws
 
-    def progress(self, problem: Problem, state: State) -> tuple[int, int]:
-        done, total = self.laplace.progress(problem, state)
+    def progress(self, problem: AbstractProblem, state: State) -> tuple[int, int]:
+        done, total = (0, 0) if self.laplace is None else self.laplace.progress(_with_laplace(problem), state)
         chunks = -(-(self.warmup + self.draws) // self.chunk)
         return done + (state["chain_z"].shape[1] // self.chunk if "chain_z" in state else 0), total + chunks
 
-    def postprocess(self, problem: Problem, state: State) -> Posterior:
+    def postprocess(self, problem: AbstractProblem, state: State) -> Posterior:
         kept = slice(self.warmup, self.warmup + self.draws)
         z, log_density = state["chain_z"][:, kept], state["chain_log_density"][:, kept]
-        fitted = self.laplace.fitted(state)
         draws = constrained_draws(problem, z)
+        before = self._before(problem, state)
+        r_hat, ess = split_gelman_rubin(z), effective_sample_size(z)
         return Posterior(
             draws=draws,
             log_weights=None,
             diagnostics={
-                **self.laplace.diagnostics(problem, state),
-                "r_hat": float(np.max(split_gelman_rubin(z))),
-                "ess": float(np.min(effective_sample_size(z))),
+                **before.diagnostics,
+                "r_hat": float(np.max(r_hat)),
+                "ess": float(np.min(ess)),
                 "divergences": float(np.sum(state["chain_diverging"][:, kept])),
                 "gradients": float(np.sum(state["chain_gradients"])),
                 "step_size": float(np.mean(state["chain_step_size"][:, -1])),
                 "deepest_tree": float(np.log2(np.max(state["chain_gradients"][:, kept]) + 1)),
             },
-            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
-            info=self.laplace.info(problem, state),
-            prior_draws=prior_draws(problem.prior, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
+            statement=before.statement or contraction_statement(problem.scalars, z[..., : len(problem.scalars)]),
+            info={**before.info, "slowest_parameter": problem.names[int(np.argmin(ess))]},
+            prior_draws=problem.prior_draws(z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
             monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
         )
 
-    def _start(self, space: tuple[Problem, Array, Array], state: State) -> State:
+    def _before(self, problem: AbstractProblem, state: State) -> "_Before":
+        """What the Laplace stage has to say; nothing without one."""
+        if self.laplace is None:
+            return _Before({}, "", {"parameter_names": list(problem.names)})
+        spatial, fitted = _with_laplace(problem), self.laplace.fitted(state)
+        report = identifiability_report(spatial, fitted.mean, fitted.information, fitted.curvature)
+        return _Before(self.laplace.diagnostics(spatial, state), report.statement, self.laplace.info(spatial, state))
+
+    def _start(self, space: "Space", state: State) -> State:
         size = space[1].shape[0]
         key = child_key(state_key(state), "nuts")
-        points = jax.random.normal(child_key(key, "starts"), (self.chains, size))
+        if self.laplace is None:
+            points = HALFWAY * _prior_points(space[0], self.chains, child_key(key, "starts"))
+        else:
+            points = jax.random.normal(child_key(key, "starts"), (self.chains, size))
         keys = jax.random.split(child_key(key, "chains"), self.chains)
         states = [_first_state(self, space, point, chain_key) for point, chain_key in zip(points, keys, strict=True)]
         empty = np.zeros((self.chains, 0))
         fields = {f"chain_{name}": empty for name in ("log_density", "diverging", "gradients", "step_size")}
         return {**fields, "chain_z": np.zeros((self.chains, 0, size)), **_to_arrays(states)}
 
-    def _advance(self, space: tuple[Problem, Array, Array], state: State) -> State:
+    def _advance(self, space: Space, state: State) -> State:
         states = _from_arrays(self, space[1].shape[0], state)
         if self.vectorized:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -132,25 +159,54 @@ class NutsCalibrator(AbstractCalibrator):
         return update
 
 
+class _Before(NamedTuple):
+    """What is known before the chains start."""
+
+    diagnostics: dict[str, float]
+    statement: str
+    info: dict[str, Any]
+
+
+def _with_laplace(problem: AbstractProblem) -> Problem:
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            f"required: NutsCalibrator(laplace=None) for a {type(problem).__name__}, which has no useful mode; "
+            "received: a Laplace stage"
+        )
+    return problem
+
+
+@eqx.filter_jit
+def _prior_points(problem: AbstractProblem, n: int, key: Array) -> Array:
+    return problem.sample_prior(n, key=key)
+
+
 def _standard_error(draws: np.ndarray) -> np.ndarray:
     """Standard error of the mean of chains [chain, draw, ...]."""
     return np.asarray(draws.std(axis=(0, 1)) / np.sqrt(effective_sample_size(draws)))
 
 
-def _potential(problem: Problem | None, mean: Array, factor: Array) -> Any:
+def _moved(space: "Space", epsilon: Array) -> Array:
+    """`m + L epsilon`; a vector `L` is a diagonal."""
+    _, mean, factor = space
+    return mean + (factor * epsilon if factor.ndim == 1 else factor @ epsilon)
+
+
+def _potential(problem: AbstractProblem | None, mean: Array, factor: Array) -> Any:
     if problem is None:
         return lambda epsilon: 0.5 * jnp.sum(epsilon**2)
-    return lambda epsilon: -problem.log_density(mean + factor @ epsilon)
+    return lambda epsilon: -problem.log_density(_moved((problem, mean, factor), epsilon))
 
 
-def _kernel(settings: NutsCalibrator, space: tuple[Any, Array, Array], start: Array, key: Array) -> tuple[Any, Any]:
+def _kernel(settings: NutsCalibrator, space: Space, start: Array, key: Array) -> tuple[Any, Any]:
     """NumPyro's sampler and its state at `start`; it must be made in the trace that samples: it sets the adaptation."""
     init_kernel, sample_kernel = hmc(potential_fn_gen=_potential, algo="NUTS")
     state = init_kernel(
         start,
         num_warmup=settings.warmup,
         step_size=settings.first_step,
-        adapt_mass_matrix=False,
+        adapt_mass_matrix=settings.laplace is None,
+        dense_mass=settings.dense,
         target_accept_prob=settings.accept,
         max_tree_depth=settings.tree_depth,
         model_args=space,
@@ -160,17 +216,17 @@ def _kernel(settings: NutsCalibrator, space: tuple[Any, Array, Array], start: Ar
 
 
 @eqx.filter_jit
-def _first_state(settings: NutsCalibrator, space: tuple[Any, Array, Array], start: Array, key: Array) -> Any:
+def _first_state(settings: NutsCalibrator, space: Space, start: Array, key: Array) -> Any:
     return _kernel(settings, space, start, key)[0]
 
 
-def _scan(settings: NutsCalibrator, space: tuple[Problem, Array, Array], state: Any) -> tuple[Any, dict[str, Array]]:
+def _scan(settings: NutsCalibrator, space: Space, state: Any) -> tuple[Any, dict[str, Array]]:
     _, sample = _kernel(settings, (None, *space[1:]), jnp.zeros_like(space[1]), jax.random.key(0))
 
     def transition(carry: Any, _: None) -> tuple[Any, dict[str, Array]]:
         carry = sample(carry, space, {})
         seen = {
-            "z": space[1] + space[2] @ carry.z,
+            "z": _moved(space, carry.z),
             "log_density": -carry.potential_energy,
             "diverging": carry.diverging.astype(float),
             "gradients": carry.num_steps.astype(float),
@@ -182,17 +238,13 @@ def _scan(settings: NutsCalibrator, space: tuple[Problem, Array, Array], state: 
 
 
 @eqx.filter_jit
-def _transitions(
-    settings: NutsCalibrator, space: tuple[Problem, Array, Array], state: Any
-) -> tuple[Any, dict[str, Array]]:
+def _transitions(settings: NutsCalibrator, space: Space, state: Any) -> tuple[Any, dict[str, Array]]:
     """One chunk of one chain."""
     return _scan(settings, space, state)
 
 
 @eqx.filter_jit
-def _transitions_of_all(
-    settings: NutsCalibrator, space: tuple[Problem, Array, Array], states: Any
-) -> tuple[Any, dict[str, Array]]:
+def _transitions_of_all(settings: NutsCalibrator, space: Space, states: Any) -> tuple[Any, dict[str, Array]]:
     """One chunk of all chains side by side."""
     return jax.vmap(lambda state: _scan(settings, space, state))(states)
 

@@ -1,5 +1,6 @@
 """All that a calibrator may know: model, observations, prior and data."""
 
+import abc
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, Float, Inexact, Int
 
-from tumortwin.inference._prior import Prior, Values
+from tumortwin.inference._prior import Prior, Values, prior_draws
 from tumortwin.observation import AbstractObservation, Datum
 from tumortwin.params import get_parameter, set_parameters
 
@@ -19,7 +20,42 @@ PREFIX = "observation."
 Solve = Callable[[Any, tuple[float, ...]], Array]
 
 
-class Problem(eqx.Module):
+class AbstractProblem(eqx.Module):
+    """A posterior as calibrators see it: a log density on an unconstrained vector `z` in units of the prior's spread."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Length of `z`."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """One name an entry of `z`."""
+
+    @property
+    @abc.abstractmethod
+    def scalars(self) -> tuple[str, ...]:
+        """Names of the first entries of `z` that stand for a parameter each (all of them, or those of a population)."""
+
+    @abc.abstractmethod
+    def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """Log of prior x likelihood, up to the evidence; -inf where the model fails."""
+
+    @abc.abstractmethod
+    def constrain(self, z: Float[Array, " parameter"]) -> Values:
+        """`z` to values by path."""
+
+    @abc.abstractmethod
+    def sample_prior(self, n: int, *, key: Array) -> Float[Array, "draw parameter"]:
+        """Draws of `z` from the prior."""
+
+    @abc.abstractmethod
+    def prior_draws(self, n: int, *, key: Array) -> dict[str, np.ndarray]:
+        """Draws of the prior as a posterior keeps them, path -> [1, n, ...]."""
+
+
+class Problem(AbstractProblem):
     """Model + observations + prior + data, as a log density on an unconstrained vector.
 
     $$ \\log p(z) = \\log \\pi(z) + \\sum_k w_k \\sum_{i \\in valid_k} \\log p(y_{ki} \\mid \\eta_{ki}(x)),
@@ -146,6 +182,27 @@ class Problem(eqx.Module):
         """The prediction of every datum, by (day, channel)."""
         found = self.by_datum(self.predict(values)[0])
         return {(datum.day, datum.channel): prediction for datum, prediction in zip(self.data, found, strict=True)}
+
+    @property
+    def size(self) -> int:
+        return self.prior.size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.prior.names
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        return self.prior.names
+
+    def constrain(self, z: Float[Array, " parameter"]) -> Values:
+        return self.prior.constrain(z)
+
+    def sample_prior(self, n: int, *, key: Array) -> Float[Array, "draw parameter"]:
+        return jax.vmap(self.prior.unconstrain)(self.prior.sample((n,), key=key))
+
+    def prior_draws(self, n: int, *, key: Array) -> dict[str, np.ndarray]:
+        return prior_draws(self.prior, n, key=key)
 
     def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
         """Log prior density of `z`, log-Jacobian included."""

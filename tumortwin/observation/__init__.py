@@ -7,4 +7,10 @@ from tumortwin.observation._base import AbstractObservation as AbstractObservati
 from tumortwin.observation._datum import Datum as Datum
 from tumortwin.observation._glioma_mask import GliomaMaskObservation as GliomaMaskObservation
 from tumortwin.observation._mask import MaskObservation as MaskObservation
+from tumortwin.observation._residual import AbstractResidualError as AbstractResidualError
+from tumortwin.observation._residual import AdditiveError as AdditiveError
+from tumortwin.observation._residual import CombinedError as CombinedError
+from tumortwin.observation._residual import LogNormalError as LogNormalError
+from tumortwin.observation._residual import ProportionalError as ProportionalError
+from tumortwin.observation._residual import log_ndtr_between as log_ndtr_between
 from tumortwin.observation._volume import VolumeObservation as VolumeObservation
