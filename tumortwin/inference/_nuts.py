@@ -182,8 +182,12 @@ def _prior_points(problem: AbstractProblem, n: int, key: Array) -> Array:
 
 
 def _standard_error(draws: np.ndarray) -> np.ndarray:
-    """Standard error of the mean of chains [chain, draw, ...]."""
-    return np.asarray(draws.std(axis=(0, 1)) / np.sqrt(effective_sample_size(draws)))
+    """Standard error of the mean of chains [chain, draw, ...]; 0 for what never moves (a correlation with itself)."""
+    flat = draws.reshape(*draws.shape[:2], -1)
+    spread = flat.std(axis=(0, 1))
+    found, moving = np.zeros_like(spread), spread > 0
+    found[moving] = spread[moving] / np.sqrt(effective_sample_size(flat[..., moving]))
+    return found.reshape(draws.shape[2:])
 
 
 def _moved(space: "Space", epsilon: Array) -> Array:

@@ -151,6 +151,7 @@ class PopulationProblem(AbstractProblem):
         for field, of in residual_priors.items():
             get_parameter(residual, field)
             priors[RESIDUAL + field] = of
+        _check_support(residual, data)
         self.prior = Prior(priors)
         middle = self.prior.constrain(jnp.zeros(self.prior.size))
         self.origin = {path: _SCALES[how.scale][0](middle[TYPICAL + path]) for path, how in self.varying.items()}
@@ -334,6 +335,20 @@ def _with_subjects(model: Any, individual: Mapping[str, Array]) -> Any:
     for path, value in individual.items():
         model = eqx.tree_at(lambda node, p=path: get_parameter(node, p), model, value)
     return model
+
+
+def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
+    """Refuses exact values to which the error model gives no density."""
+    exact = np.asarray((data.lower == data.upper) & (data.valid > 0))
+    support = residual.noise(jnp.ones(())).support
+    outside = exact & ~np.asarray(support(data.lower))
+    if outside.any():
+        subject, time = np.argwhere(outside)[0]
+        raise ValueError(
+            f"required: exact values inside {support} for a {type(residual).__name__}; received: "
+            f"{float(data.lower[subject, time]):g} (subject {subject}, measurement {time}) and "
+            f"{int(outside.sum()) - 1} more; try: an interval, such as [0, limit of quantification]"
+        )
 
 
 def padded(rows: list[np.ndarray], fill: str = "last") -> np.ndarray:

@@ -21,7 +21,7 @@ Solve = Callable[[Any, tuple[float, ...]], Array]
 
 
 class AbstractProblem(eqx.Module):
-    """A posterior as calibrators see it: a log density on an unconstrained vector `z` in units of the prior's spread."""
+    """A posterior as calibrators see it: a log density of an unconstrained vector `z`, in units of the prior."""
 
     @property
     @abc.abstractmethod

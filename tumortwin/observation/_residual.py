@@ -37,9 +37,16 @@ class AbstractResidualError(eqx.Module):
         """
         exact = lower == upper
         density = self.noise(curve).log_prob(jnp.where(exact, lower, jnp.maximum(curve, _LEAST)))
-        low, high = jnp.where(exact, -1.0, lower), jnp.where(exact, 1.0, upper)
-        mass = log_ndtr_between(self.standardized(curve, low), self.standardized(curve, high))
-        return jnp.where(exact, density, mass)
+        low, high = (
+            self._bound(curve, jnp.where(exact, -jnp.inf, lower)),
+            self._bound(curve, jnp.where(exact, jnp.inf, upper)),
+        )
+        return jnp.where(exact, density, log_ndtr_between(low, high))
+
+    def _bound(self, curve: Shaped, values: Shaped) -> Shaped:
+        """`standardized`, infinities as they are and without a gradient."""
+        finite = jnp.isfinite(values)
+        return jnp.where(finite, self.standardized(curve, jnp.where(finite, values, 1.0)), values)
 
 
 def log_ndtr_between(low: Shaped, high: Shaped) -> Shaped:

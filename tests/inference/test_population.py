@@ -1,0 +1,203 @@
+"""Hierarchical models: densities against NumPyro, coordinates, a closed form, and what is refused."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jaxtyping import Array
+from numpyro.infer.util import potential_energy
+from scipy import stats
+
+from tumortwin.inference import (
+    LaplaceCalibrator,
+    Measurements,
+    NutsCalibrator,
+    PopulationProblem,
+    Varying,
+    calibrate,
+    padded,
+)
+from tumortwin.observation import AdditiveError, CombinedError, LogNormalError
+from tumortwin.params import parameter
+
+
+class Growth(eqx.Module):
+    """size = start exp(rate t)."""
+
+    rate: Array = parameter(unit="1/day")
+    start: Array = parameter(unit="mm^3")
+
+
+def solve(model, data):
+    return model.start[..., None] * jnp.exp(jnp.broadcast_to(model.rate, (data.subjects,))[:, None] * data.times)
+
+
+ROWS = ([0.0, 1.0, 2.0], [0.0, 3.0], [1.0], [0.0, 1.0, 2.5, 4.0])
+
+
+def measurements(values=None):
+    times = padded([np.asarray(row) for row in ROWS])
+    valid = padded([np.ones(len(row)) for row in ROWS], "zero")
+    values = 10.0 * np.exp(0.2 * times) + np.arange(4.0)[:, None] if values is None else values
+    doubled = values.copy()
+    doubled[0, 0] += 4.0  # one censored value
+    arrays = map(jnp.asarray, (times, values, doubled, valid))
+    return Measurements(*arrays, covariates={"arm": jnp.asarray([-0.5, -0.5, 0.5, 0.5])})
+
+
+def population(centered=(False, False), correlated=("rate", "start"), data=None):
+    varying = {
+        "rate": Varying(
+            dist.LogNormal(np.log(0.2), 0.7),
+            dist.HalfNormal(0.4),
+            centered=centered[0],
+            covariates={"arm": dist.Normal(0.0, 0.5)},
+        ),
+        "start": Varying(dist.LogNormal(np.log(10.0), 0.5), dist.HalfNormal(0.3), centered=centered[1]),
+    }
+    model = Growth(jnp.asarray(0.1), jnp.asarray(1.0))
+    error = CombinedError(jnp.asarray(1.0), jnp.asarray(0.1))
+    priors = {"sd": dist.LogNormal(0.0, 1.0), "cv": dist.LogNormal(np.log(0.1), 1.0)}
+    data = measurements() if data is None else data
+    return PopulationProblem(model, varying, error, priors, data, solve, correlated, concentration=2.0)
+
+
+def test_the_density_is_that_of_the_numpyro_model():
+    """NumPyro's own potential in its own coordinates, which the prior's are shifted and stretched from."""
+    given = population()
+    points = given.sample_prior(4, key=jax.random.key(0))
+    n = given.prior.size
+
+    @jax.jit
+    def by_numpyro(z):
+        t = {p: given.prior.center[p] + given.prior.scale[p] * z[i] for i, p in enumerate(given.prior.paths)}
+        free = {**t, "correlation": z[n : n + 1], "effects": z[n + 1 :].reshape(4, 2)}
+        stretched = sum(jnp.sum(jnp.log(s)) for s in given.prior.scale.values())
+        return stretched - potential_energy(given.numpyro_model(), (), {}, free)
+
+    ours = jax.jit(jax.vmap(given.log_density))(points)
+    np.testing.assert_allclose(ours, [by_numpyro(z) for z in points], rtol=1e-10)
+
+
+CENTERINGS = ((True, True), (True, False), (False, True))
+
+
+@pytest.mark.parametrize("correlated", [("rate", "start"), ()], ids=["correlated", "independent"])
+def test_centering_changes_the_coordinates_and_nothing_else(correlated):
+    """The same draws of the prior; densities differ by the Jacobian of the effects alone."""
+    free = population((False, False), correlated)
+    key = jax.random.key(1)
+    z = free.sample_prior(3, key=key)
+    values, density = jax.jit(jax.vmap(lambda p: (free.constrain(p), free.log_density(p))))(z)
+    for centering in CENTERINGS:
+        other = population(centering, correlated)
+        moved = other.sample_prior(3, key=key)
+        there, found = jax.jit(jax.vmap(lambda p, other=other: (other.constrain(p), other.log_density(p))))(moved)
+        assert set(there) == set(values)
+        for path, value in values.items():
+            np.testing.assert_allclose(there[path], value, rtol=1e-9, err_msg=path)
+        jacobian = sum(
+            4 * jnp.log(values[f"between.{p}"]) for p, on in zip(("rate", "start"), centering, strict=True) if on
+        )
+        if correlated:
+            jacobian += 4 * 0.5 * jnp.linalg.slogdet(values["correlation"])[1]
+        np.testing.assert_allclose(found, density - jacobian, rtol=1e-9)
+
+
+def test_subjects_follow_the_typical_value_their_covariate_and_their_correlation():
+    given = population()
+    z = given.sample_prior(4000, key=jax.random.key(2))
+    values = jax.jit(jax.vmap(given.constrain))(z)
+    centers = jnp.log(values["typical.rate"])[:, None]
+    shift = values["covariate.rate.arm"][:, None] * given.data.covariates["arm"][None, :]
+    rate = (jnp.log(values["subject.rate"]) - centers - shift) / values["between.rate"][:, None]
+    start = jnp.log(values["subject.start"] / values["typical.start"][:, None]) / values["between.start"][:, None]
+    for column in (rate, start):
+        assert stats.kstest(np.asarray(column[:, 0]), "norm").pvalue > 0.001
+    product = np.asarray(rate[:, 0] * start[:, 0] - values["correlation"][:, 0, 1])
+    assert abs(product.mean()) < 4 * product.std() / np.sqrt(4000)
+
+
+def test_padding_and_a_likelihood_s_gradient():
+    """Whatever stands in padding, times too, changes neither the density nor its gradient."""
+    given = population()
+    changed = eqx.tree_at(
+        lambda p: (p.data.lower, p.data.upper, p.data.times),
+        given,
+        tuple(
+            jnp.where(given.data.valid > 0, a, a + 7.0) for a in (given.data.lower, given.data.upper, given.data.times)
+        ),
+    )
+    z = given.sample_prior(1, key=jax.random.key(3))[0]
+    both = [eqx.filter_jit(lambda p, z: jax.value_and_grad(p.log_density)(z))(p, z) for p in (given, changed)]
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_array_equal(a, b)
+    h = 1e-5
+    density = eqx.filter_jit(given.log_density)
+    for i in (0, 3, given.prior.size, given.size - 1):
+        step = h * jnp.eye(given.size)[i]
+        slope = (density(z + step) - density(z - step)) / (2 * h)
+        assert float(both[0][1][i]) == pytest.approx(float(slope), rel=1e-5)
+
+
+def test_nuts_finds_the_closed_form_of_a_normal_hierarchy():
+    """y_ij ~ N(theta_i, s^2), theta_i ~ N(mu, w^2), s and w all but known: mu and theta_i are normal in closed form."""
+    rng = np.random.default_rng(0)
+    n, m, spread, noise, wide = 8, 3, 1.5, 0.8, 10.0
+    values = rng.normal(2.0, spread, n)[:, None] + noise * rng.normal(size=(n, m))
+    shape = jnp.asarray(values)
+    data = Measurements(jnp.zeros((n, m)), shape, shape, jnp.ones((n, m)))
+
+    class Level(eqx.Module):
+        level: Array = parameter(unit="1")
+
+    known = 1e-3
+    varying = Varying(dist.Normal(0.0, wide), dist.LogNormal(np.log(spread), known), scale="identity", centered=True)
+    given = PopulationProblem(
+        Level(jnp.asarray(0.0)),
+        {"level": varying},
+        AdditiveError(jnp.asarray(1.0)),
+        {"sd": dist.LogNormal(np.log(noise), known)},
+        data,
+        lambda model, data: jnp.broadcast_to(model.level[:, None], data.times.shape),
+    )
+    sampler = NutsCalibrator(laplace=None, warmup=300, draws=700, chunk=500)
+    posterior = calibrate(given, sampler, key=jax.random.key(4))
+    assert posterior.diagnostics["r_hat"] < 1.02 and posterior.diagnostics["ess"] > 400
+    marginal = spread**2 + noise**2 / m
+    precision = n / marginal + 1 / wide**2
+    mean, sd = values.mean(axis=1).sum() / marginal / precision, precision**-0.5
+    error = 4 * posterior.monte_carlo_error["typical.level"]
+    assert posterior.mean("typical.level") == pytest.approx(mean, abs=float(error))
+    assert posterior.sd("typical.level") == pytest.approx(sd, rel=0.1)
+    share = spread**2 / marginal
+    theta = share * values.mean(axis=1) + (1 - share) * mean
+    spreads = np.sqrt(share * noise**2 / m + ((1 - share) * sd) ** 2)
+    np.testing.assert_array_less(
+        np.abs(posterior.mean("subject.level") - theta), 4 * posterior.monte_carlo_error["subject.level"]
+    )
+    np.testing.assert_allclose(posterior.sd("subject.level"), spreads, rtol=0.12)
+    assert "typical.level (0%" in posterior.statement and "Prior-driven" in posterior.statement
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    given = population()
+    with pytest.raises(ValueError, match="at least two different parameters"):
+        population(correlated=("rate",))
+    with pytest.raises(ValueError, match="a scale among"):
+        Varying(dist.LogNormal(0.0, 1.0), scale="cube")
+    with pytest.raises(KeyError, match="try one of: rate"):
+        PopulationProblem(given.model, {"rat": given.varying["rate"]}, given.residual, {}, given.data, solve)
+    bare = eqx.tree_at(lambda d: d.covariates, given.data, {})
+    with pytest.raises(KeyError, match="covariate 'arm'"):
+        population(data=bare)
+    with pytest.raises(ValueError, match="one shape"):
+        eqx.tree_at(lambda d: d.valid, given.data, jnp.zeros((2, 2))).__check_init__()
+    zero = eqx.tree_at(lambda d: (d.lower, d.upper), given.data, (given.data.lower * 0, given.data.upper * 0))
+    with pytest.raises(ValueError, match=r"subject 0, measurement 0\) and 9 more; try: an interval"):
+        error, priors = LogNormalError(jnp.asarray(0.1)), {"log_sd": dist.LogNormal(0.0, 1.0)}
+        PopulationProblem(given.model, given.varying, error, priors, zero, solve)
+    with pytest.raises(ValueError, match="laplace=None"):
+        calibrate(given, NutsCalibrator(laplace=LaplaceCalibrator()), key=jax.random.key(0))
