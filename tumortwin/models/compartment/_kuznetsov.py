@@ -33,7 +33,7 @@ class Kuznetsov(AbstractRates):
     `start_effector`, `start_tumor` [cells].
 
     **Good values:** the defaults, for BCL1 lymphoma in mice: the fixed points (E, T) in 1e6 cells are (0.3155, 0)
-    saddle, (1.609, 8.190) dormant, (0.760, 267.8) saddle, (0.173, 447.1) escaped.
+    saddle, (1.608, 8.186) dormant, (0.759, 268.0) saddle, (0.173, 447.0) escaped.
 
     **Limits:** one kind of effector, no delay.
 
