@@ -51,4 +51,5 @@ class StepHistory(eqx.Module):
 
     def scaled(self, factor: Float[Array, "..."] | float) -> "StepHistory":
         """The levels times `factor` [*batch]: on/off times a sensitivity is a rate of kill."""
-        return StepHistory(self.edges, self.levels * as_parameter(factor)[..., None])
+        factor = as_parameter(factor)
+        return StepHistory(self.edges, self.levels * (factor[..., None] if factor.ndim else factor))
