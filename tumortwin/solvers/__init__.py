@@ -1,5 +1,7 @@
 """From a model and a schedule to a trajectory. Knows no inference."""
 
+from tumortwin.solvers._compartment import CompartmentTrajectory as CompartmentTrajectory
+from tumortwin.solvers._compartment import simulate_compartment as simulate_compartment
 from tumortwin.solvers._moving import MovingEdges as MovingEdges
 from tumortwin.solvers._moving import path_difference as path_difference
 from tumortwin.solvers._moving import simulate_moving as simulate_moving

@@ -17,8 +17,15 @@ class RESULTS(eqx.Enumeration):
         "The diffusivity exceeds the bound from which the stage count was chosen, so the step is unstable: raise "
         "`max_diffusivity` of the solver or truncate the prior."
     )
-    nonfinite = "The density is not finite: check the parameters, or lower `max_step`."
+    nonfinite = (
+        "The state is not finite: check the parameters and the days (none before `t0`), or lower `max_step`, where "
+        "there is one."
+    )
     negative_density = "The density fell below -5e-5: lower `max_step`."
+    max_steps_reached = (
+        "The equations could not be solved in the allowed number of steps: the parameters are out of the range in "
+        "which the model means something, or the model should be declared stiff."
+    )
     colliding_events = "Two events of the moving-edge path met or changed order: keep them apart by `min_gap`."
 
 

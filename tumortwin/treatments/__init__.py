@@ -1,5 +1,6 @@
 """What is given: schedules, radiotherapy, drugs, surgery. Knows no tumor state."""
 
+from tumortwin.treatments._history import StepHistory as StepHistory
 from tumortwin.treatments._kill import LogKill as LogKill
 from tumortwin.treatments._radiobiology import biologically_effective_dose as biologically_effective_dose
 from tumortwin.treatments._radiobiology import equivalent_dose_2gy as equivalent_dose_2gy

@@ -1,0 +1,196 @@
+"""Every compartment model once more, in NumPy: its right-hand side, its jump, and a piecewise SciPy solution."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from tumortwin import models as m
+
+
+@dataclasses.dataclass
+class Case:
+    """A model, d(variables)/dt under an exposure, the variables after a dose, and treatments that matter to it."""
+
+    model: Any
+    slope: Callable[[np.ndarray, float], Any]
+    jump: Callable[[np.ndarray, float], Any]
+    exposures: Sequence[float] = (0.0, 0.05, 0.9)
+    dose: float = 0.4
+    days: float = 20.0
+
+
+def shrink(y: np.ndarray, dose: float) -> np.ndarray:
+    return y * np.exp(-dose)
+
+
+def fraction(y: np.ndarray, dose: float) -> np.ndarray:
+    return y * np.exp(-0.06 * dose * (1.0 + dose / 8.0))
+
+
+def persister() -> Any:
+    return lambda y, u: [
+        0.001 * y[0] - (0.9 + 0.5) * u * y[0] + 0.1 * y[2],
+        0.9 * u * y[0] - 0.006 * y[1],
+        0.5 * u * y[0] - 0.09 * u * y[2] - 0.1 * y[2],
+        0.0055 * y[3] + 0.09 * u * y[2],
+    ]
+
+
+def persister_jump(y: np.ndarray, dose: float) -> list:
+    h = dose / 8.318
+    lost, turned = y[0] * (1 - np.exp(-1.4 * h)), y[2] * (1 - np.exp(-0.09 * h))
+    return [y[0] - lost, y[1] + lost * 0.9 / 1.4, y[2] - turned + lost * 0.5 / 1.4, y[3] + turned]
+
+
+def law(model: Any, growth: Callable[[float], float], **kwargs: Any) -> Case:
+    return Case(model, lambda y, u: [growth(y[0]) - u * y[0]], shrink, **kwargs)
+
+
+FLOWS = {
+    "exponential": law(m.Exponential(0.118, 2.0), lambda v: 0.118 * v),
+    "exponential-linear": law(m.ExponentialLinear(0.3, 30.0, 5.0), lambda v: min(0.3 * v, 30.0)),
+    "exponential-linear, large": law(m.ExponentialLinear(0.3, 30.0, 900.0), lambda v: min(0.3 * v, 30.0)),
+    "power law": law(m.PowerLaw(0.9, 0.8), lambda v: 0.9 * v**0.8),
+    "power law, exponent 1": law(m.PowerLaw(0.3, 1.0), lambda v: 0.3 * v),
+    "power law, exponent near 1": law(m.PowerLaw(0.3, 0.9995), lambda v: 0.3 * v**0.9995),
+    "logistic": law(m.Logistic(0.3, 2000.0), lambda v: 0.3 * v * (1 - v / 2000.0), exposures=(0.0, 0.3, 0.9)),
+    "gompertz": law(m.Gompertz(0.747, 0.0815), lambda v: v * (0.747 - 0.0815 * np.log(v))),
+    "gompertz, above capacity": law(
+        m.Gompertz(0.1, 0.5, 90.0, 2.0), lambda v: v * (0.1 - 0.5 * np.log(v / 2.0)), exposures=(0.0, 0.1)
+    ),
+    "gompertz, no deceleration": law(m.Gompertz(0.2, 0.0), lambda v: 0.2 * v),
+    "gompertz, little deceleration": law(m.Gompertz(0.2, 3e-4), lambda v: v * (0.2 - 3e-4 * np.log(v))),
+    "reduced gompertz": law(m.ReducedGompertz(0.08, 9.2, 0.01), lambda v: v * (9.2 * 0.08 + 0.01 - 0.08 * np.log(v))),
+    "bertalanffy": law(m.Bertalanffy(3.0, 0.25), lambda v: 3.0 * v ** (2 / 3) - 0.25 * v),
+    "general bertalanffy": law(m.GeneralBertalanffy(1.1, 0.85, 0.4), lambda v: 1.1 * v**0.85 - 0.4 * v),
+    "general bertalanffy, exponent 1": law(m.GeneralBertalanffy(0.5, 1.0, 0.4), lambda v: 0.1 * v),
+    "treated": Case(
+        m.Treated(m.Gompertz(0.747, 0.0815), 0.3, 0.06, 8.0),
+        lambda y, u: [y[0] * (0.747 - 0.3 * u - 0.0815 * np.log(y[0]))],
+        fraction,
+        dose=2.0,
+    ),
+    "stein": Case(
+        m.Stein(0.02, 0.004, 7.0),
+        lambda y, u: [-(0.02 + u) * y[0], (0.004 - u) * y[1], -u * y[2]],
+        shrink,
+        days=200.0,
+        exposures=(0.0, 0.01),
+    ),
+    "claret": Case(
+        m.Claret(0.003, 0.01, 0.007, 60.0),
+        lambda y, u: [(0.003 - 0.01 * u * y[1]) * y[0], -0.007 * y[1]],
+        lambda y, dose: [y[0] * np.exp(-dose), y[1]],
+        days=200.0,
+        exposures=(0.0, 1.0, 2.5),
+    ),
+    "persister": Case(
+        m.Persister(0.001, 0.0055, 0.006, 0.9, 0.5, 0.09, 40.0), persister(), persister_jump, dose=1.0, days=300.0
+    ),
+}
+
+_R = np.array([0.025, 0.01, 0.02])
+_K = np.array([900.0, 800.0, 700.0])
+_A = np.array([[1.0, 0.4, 0.8], [0.1, 1.0, 0.6], [0.2, 0.9, 1.0]])
+_E = np.array([0.9, 0.4, 0.0])
+
+RATES = {
+    "dynamic capacity": Case(
+        m.DynamicCarryingCapacity(0.4, 2.6, 0.1),
+        lambda y, u: [(0.4 * np.log(y[1] / y[0]) - u) * y[0], 2.6 * y[0] ** (2 / 3)],
+        lambda y, dose: [y[0], y[1] * 0.9**dose],
+        dose=2.0,
+        exposures=(0.0, 0.2),
+    ),
+    "sensitive and resistant": Case(
+        m.SensitiveResistant(9000.0, 10.0),
+        lambda y, u: [
+            0.0208 * y[0] * (1 - (y[0] + y[1]) / (1e4 * (1 - 0.95 * u))),
+            0.0121333 * y[1] * (1 - (6 * y[0] + y[1]) / 1e4),
+        ],
+        shrink,
+        days=900.0,
+        exposures=(0.0, 1.0),
+    ),
+    "three populations": Case(
+        m.LotkaVolterra([5.0, 40.0, 1e-3], _R, _K, _A, _E, [1.0, 1.0, 0.5]),
+        lambda y, u: _R * y * (1 - _A @ y / (_K * (1 - _E * u))),
+        shrink,
+        days=600.0,
+        exposures=(0.0, 1.0),
+    ),
+    "stem cells": Case(
+        m.StemDifferentiatedPsa(0.03, 20.0, 3000.0, 9.0),
+        lambda y, u: [
+            0.03 * y[0] ** 2 / (y[0] + y[1]) * 0.693147,
+            (1 - 0.03 * y[0] / (y[0] + y[1])) * 0.693147 * y[0] - 0.07 * u * y[1],
+            1e-4 * y[1] - 0.01 * y[2],
+        ],
+        lambda y, dose: [y[0] * np.exp(-dose), y[1] * np.exp(-dose), y[2]],
+        days=400.0,
+        exposures=(0.0, 1.0),
+    ),
+    "irradiated dish": Case(
+        m.RadiotherapyAllee(1.89, 0.98, 0.3, 0.3, 0.06, 8.0, 0.4, 0.7),
+        lambda y, u: [
+            (1.89 * y.sum() / (y.sum() + 0.3) * (1 - y.sum() / 0.98) - u) * y[0],
+            -0.4 * y[1],
+            0.4 * y[1] - 0.7 * y[2],
+        ],
+        lambda y, dose: [fraction(y[0], dose), y[1] + y[0] - fraction(y[0], dose), y[2]],
+        dose=5.0,
+        days=14.0,
+        exposures=(0.0, 0.1),
+    ),
+    "car t": Case(
+        m.Carrgo(1.1, 5.3, 1.3, 0.2, 0.1, 1.0, 0.25, 0.3, 0.2),
+        lambda y, u: [
+            1.1 * y[0] * (1 - y[0] / 5.3) - 1.3 * y[0] * y[1] - 0.3 * u * y[0],
+            0.2 * y[0] * y[1] - 0.1 * y[1] - 0.2 * u * y[1],
+        ],
+        lambda y, dose: [y[0], y[1] + dose],
+        exposures=(0.0, 1.5),
+    ),
+    "immune": Case(
+        m.Kuznetsov(1.5e6, 8e6),
+        lambda y, u: [
+            1.3e4 + 0.1245 * y[0] * y[1] / (2.019e7 + y[1]) - 3.422e-10 * y[0] * y[1] - 0.0412 * y[0],
+            0.18 * y[1] * (1 - y[1] / 5e8) - 1.101e-7 * y[0] * y[1] - u * y[1],
+        ],
+        lambda y, dose: [y[0], y[1] * np.exp(-dose)],
+        days=100.0,
+    ),
+}
+
+
+def variables(state: Any) -> np.ndarray:
+    """The variables of a state in the last axis, those of `LotkaVolterra` as they are."""
+    if isinstance(state, m.PopulationsState):
+        return np.asarray(state.cells)
+    return np.stack([np.asarray(getattr(state, name)) for name in type(state).__dataclass_fields__], axis=-1)
+
+
+def integrate(case: Case, y: Any, duration: float, exposure: float) -> np.ndarray:
+    """SciPy's stiff solver with tolerances at the edge of double precision."""
+    if duration == 0.0:
+        return np.asarray(y, float)
+    slope = lambda t, y: case.slope(y, exposure)  # noqa: E731
+    found = solve_ivp(slope, (0.0, duration), y, "DOP853", rtol=1e-12, atol=1e-14 * np.max(np.abs(y)))
+    assert found.success
+    return found.y[:, -1]
+
+
+def piecewise(case: Case, y: Any, ts: Any, edges: Any, levels: Any, times: Any, doses: Any) -> np.ndarray:
+    """The variables on the days `ts`, by walking from one day to the next."""
+    out, now = {}, 0.0
+    y = np.asarray(y, float)
+    for day in sorted({*ts, *[e for e in edges if e > 0], *[t for t in times if t >= 0]}):
+        y = integrate(case, y, day - now, levels[np.searchsorted(edges, 0.5 * (now + day))])
+        now, out[day] = day, y
+        for time, dose in zip(times, doses, strict=True):
+            if time == day:
+                y = np.asarray(case.jump(y, dose), float)
+    return np.stack([out[t] for t in ts])

@@ -1,0 +1,36 @@
+"""Tumors as a few numbers, for tables of lesion sizes, PSA and counts. One file a model or a small family."""
+
+from tumortwin.models.compartment._base import AbstractCompartmentModel as AbstractCompartmentModel
+from tumortwin.models.compartment._base import AbstractFlow as AbstractFlow
+from tumortwin.models.compartment._base import AbstractGrowthLaw as AbstractGrowthLaw
+from tumortwin.models.compartment._base import AbstractRates as AbstractRates
+from tumortwin.models.compartment._base import VolumeState as VolumeState
+from tumortwin.models.compartment._carrgo import Carrgo as Carrgo
+from tumortwin.models.compartment._carrgo import CarrgoState as CarrgoState
+from tumortwin.models.compartment._competition import LotkaVolterra as LotkaVolterra
+from tumortwin.models.compartment._competition import PopulationsState as PopulationsState
+from tumortwin.models.compartment._competition import SensitiveResistant as SensitiveResistant
+from tumortwin.models.compartment._competition import SensitiveResistantState as SensitiveResistantState
+from tumortwin.models.compartment._dynamic_capacity import DynamicCapacityState as DynamicCapacityState
+from tumortwin.models.compartment._dynamic_capacity import DynamicCarryingCapacity as DynamicCarryingCapacity
+from tumortwin.models.compartment._exponential import Exponential as Exponential
+from tumortwin.models.compartment._exponential import ExponentialLinear as ExponentialLinear
+from tumortwin.models.compartment._gompertz import Gompertz as Gompertz
+from tumortwin.models.compartment._gompertz import ReducedGompertz as ReducedGompertz
+from tumortwin.models.compartment._kuznetsov import ImmuneState as ImmuneState
+from tumortwin.models.compartment._kuznetsov import Kuznetsov as Kuznetsov
+from tumortwin.models.compartment._logistic import Logistic as Logistic
+from tumortwin.models.compartment._persister import Persister as Persister
+from tumortwin.models.compartment._persister import PersisterState as PersisterState
+from tumortwin.models.compartment._power import Bertalanffy as Bertalanffy
+from tumortwin.models.compartment._power import GeneralBertalanffy as GeneralBertalanffy
+from tumortwin.models.compartment._power import PowerLaw as PowerLaw
+from tumortwin.models.compartment._radiotherapy_allee import ConfluenceState as ConfluenceState
+from tumortwin.models.compartment._radiotherapy_allee import RadiotherapyAllee as RadiotherapyAllee
+from tumortwin.models.compartment._response import Claret as Claret
+from tumortwin.models.compartment._response import ClaretState as ClaretState
+from tumortwin.models.compartment._response import Stein as Stein
+from tumortwin.models.compartment._response import SteinState as SteinState
+from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsa as StemDifferentiatedPsa
+from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsaState as StemDifferentiatedPsaState
+from tumortwin.models.compartment._treated import Treated as Treated
