@@ -21,6 +21,17 @@ from tumortwin.io._store import read_forecast as read_forecast
 from tumortwin.io._store import read_posterior as read_posterior
 from tumortwin.io._store import write_forecast as write_forecast
 from tumortwin.io._store import write_posterior as write_posterior
+from tumortwin.io._table import DoseHistory as DoseHistory
+from tumortwin.io._table import Padded as Padded
+from tumortwin.io._table import Readings as Readings
+from tumortwin.io._table import Table as Table
+from tumortwin.io._table_schema import Covariate as Covariate
+from tumortwin.io._table_schema import Dose as Dose
+from tumortwin.io._table_schema import Quantity as Quantity
+from tumortwin.io._table_schema import Recorded as Recorded
+from tumortwin.io._table_schema import TableSchema as TableSchema
+from tumortwin.io._table_schema import schema_from as schema_from
+from tumortwin.io._tables import read_table as read_table
 from tumortwin.io._tcga_lgg import load_tcga_lgg as load_tcga_lgg
 from tumortwin.io._tcga_lgg import sri24_labels as sri24_labels
 from tumortwin.io._volume import Volume as Volume
