@@ -100,13 +100,18 @@ def below(word: str, quantity: Quantity) -> float | None:
     return None
 
 
+def missing(word: str, quantity: Quantity) -> bool:
+    """Whether a cell means "not measured", as a number or word for word."""
+    return any(_matches(word, entry) for entry in quantity.missing)
+
+
 def recorded(word: str, quantity: Quantity) -> int | None:
     """The index of the `Recorded` entry that a cell matches, as a number or word for word."""
-    value = number(word)
-    for i, entry in enumerate(quantity.recorded):
-        if (entry.entry == value) if isinstance(entry.entry, int | float) else (entry.entry == word):
-            return i
-    return None
+    return next((i for i, known in enumerate(quantity.recorded) if _matches(word, known.entry)), None)
+
+
+def _matches(word: str, entry: float | str) -> bool:
+    return entry == word if isinstance(entry, str) else entry == number(word)
 
 
 def _constant(column: str) -> Callable[[Any], Any]:
@@ -129,15 +134,15 @@ def _number(words: frozenset[str], *, blank: str = "fill in the cell, or remove 
 
 
 def _measured(quantity: Quantity) -> list[_Promise]:
-    missing = frozenset(quantity.missing)
-
     def special(word: str) -> bool:
-        return word in missing or recorded(word, quantity) is not None or below(word, quantity) is not None
+        return missing(word, quantity) or recorded(word, quantity) is not None or below(word, quantity) is not None
 
     advice = "a cell without a measurement: name its entry in `missing`; below a limit: `recorded` or `limit`"
-    promises = [_Promise(_either(special, p.holds), p.required, advice) for p in _number(missing)]
+    promises = [
+        _Promise(_either(special, p.holds), p.required, advice) for p in _number(frozenset(map(str, quantity.missing)))
+    ]
     if quantity.minimum is not None:
-        promises.append(_at_least(quantity.minimum, missing, special))
+        promises.append(_at_least(quantity.minimum, frozenset(), special))
     return promises
 
 

@@ -34,8 +34,8 @@ class Recorded:
 class Quantity:
     """A measured column. All numbers are in the column's own `unit`.
 
-    `minimum`: smaller values are refused (None: any number). `missing`: entries that mean "not measured" (`""` is a
-    blank cell); such a row is kept for its doses and counts as no reading. `rounding`: width of the steps that the
+    `minimum`: smaller values are refused (None: any number). `missing`: numbers or words that mean "not measured" (`""`
+    is a blank cell); such a row is kept for its doses and counts as no reading. `rounding`: width of the steps that the
     values were rounded to; a value v then stands for [v - rounding/2, v + rounding/2], never below `minimum`.
     `limit`: quantification limit; smaller values stand for [`minimum`, `limit`]. `limit_column`: a column of 0 and 1;
     where it is 1 the value is itself a limit and stands for [`minimum`, value]. `less_than`: entries such as `<0.1`
@@ -47,7 +47,7 @@ class Quantity:
     column: str
     unit: str
     minimum: float | None = 0.0
-    missing: tuple[str, ...] = ()
+    missing: tuple[float | str, ...] = ()
     rounding: float = 0.0
     limit: float | None = None
     limit_column: str | None = None
@@ -181,7 +181,7 @@ def _quantity(name: str, node: Any) -> Quantity:
         {
             **given,
             "recorded": tuple(_build(Recorded, f"{name}.recorded", r) for r in recorded),
-            "missing": tuple("" if m is None else str(m) for m in missing),
+            "missing": tuple("" if m is None else m for m in missing),
         },
     )
 

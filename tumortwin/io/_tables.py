@@ -7,7 +7,7 @@ import numpy as np
 
 from tumortwin._errors import InputError
 from tumortwin.io._table import DoseHistory, Readings, Table, piecewise
-from tumortwin.io._table_checks import below, check_cells, check_rows, number, recorded
+from tumortwin.io._table_checks import below, check_cells, check_rows, missing, number, recorded
 from tumortwin.io._table_file import Rows, read_rows
 from tumortwin.io._table_schema import Covariate, Dose, Quantity, TableSchema
 from tumortwin.io._table_units import canonical, days_per
@@ -102,7 +102,7 @@ def _reading(word: str, quantity: Quantity, at_limit: bool) -> tuple[float, floa
         entry = quantity.recorded[index]
         value = number(word)
         return (0.5 * (entry.low + entry.high) if value is None else value), entry.low, entry.high
-    if word in quantity.missing:
+    if missing(word, quantity):
         return np.nan, np.nan, np.nan
     limit = below(word, quantity)
     if limit is not None:
