@@ -24,7 +24,9 @@ QUESTIONS = {
     "runs": "the runs there are, with their results",
     "cite": "the references of a configuration (--bibtex)",
     "configs": "the configuration groups and their choices (GROUP: what is in one)",
+    "data": "the public data: list, path NAME, verify [NAME], fetch NAME",
 }
+_NAMES = {"reproduce": 1, "configs": 1, "data": 2}  # how many words may follow the verb
 OK, FAILED, BAD_CONFIG, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
 _WITH_VALUE = {"--cfg": "cfg", "-c": "cfg", "--config-dir": "config_dirs", "-cd": "config_dirs"}
 _SWITCHES = {
@@ -94,7 +96,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         else:
             found.names.append(word)
     known = {**JOBS, **QUESTIONS}
-    allowed = 1 if found.verb in ("reproduce", "configs") else 0
+    allowed = _NAMES.get(found.verb or "", 0)
     if found.verb is not None and found.verb not in known:
         from tumortwin.config import unknown
 

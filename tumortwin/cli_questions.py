@@ -1,4 +1,4 @@
-"""The verbs that answer a question and change nothing: doctor, runs, cite, configs."""
+"""The verbs that answer a question: doctor, runs, cite, configs; `data` is in its own file."""
 
 import importlib.util
 import os
@@ -19,7 +19,8 @@ _GIB = 1 << 30
 _LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_submitit_launcher")
 
 
-def _table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output, as wide as the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -99,7 +100,7 @@ def _doctor(arguments: Arguments) -> int:
         ("configurations", str(config_dir())),
         *_data_rows(config.data.root),
     ]
-    _table(None, ["", ""], [list(row) for row in rows])
+    print_table(None, ["", ""], [list(row) for row in rows])
     return OK
 
 
@@ -122,7 +123,7 @@ def _runs(arguments: Arguments) -> int:
     if not rows:
         print(f"no runs in {root}")
         return OK
-    _table(None, ["task", "name", "started", "state", "directory", "results"], rows)
+    print_table(None, ["task", "name", "started", "state", "directory", "results"], rows)
     return OK
 
 
@@ -144,7 +145,7 @@ def _cite(arguments: Arguments) -> int:
 def _configs(arguments: Arguments) -> int:
     extra = [Path(d) for d in arguments.config_dirs]
     if not arguments.names:
-        _table(None, ["group", "choices"], [[g, " ".join(group_options(g, extra))] for g in groups(extra)])
+        print_table(None, ["group", "choices"], [[g, " ".join(group_options(g, extra))] for g in groups(extra)])
         return OK
     group = arguments.names[0]
     if group not in groups(extra):
@@ -157,6 +158,14 @@ def _configs(arguments: Arguments) -> int:
     return OK
 
 
+def _data(arguments: Arguments) -> int:
+    from tumortwin import cli_data
+
+    return cli_data.answer(arguments)
+
+
 def answer(arguments: Arguments) -> int:
     """Answers one of the questions; returns the exit code."""
-    return {"doctor": _doctor, "runs": _runs, "cite": _cite, "configs": _configs}[str(arguments.verb)](arguments)
+    return {"data": _data, "doctor": _doctor, "runs": _runs, "cite": _cite, "configs": _configs}[str(arguments.verb)](
+        arguments
+    )

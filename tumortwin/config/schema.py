@@ -82,6 +82,7 @@ class Root:
     run: str | None = None
     cancer: Open = field(default_factory=dict)
     patient: Open = field(default_factory=dict)
+    table: Open = field(default_factory=dict)
     geometry: Open = field(default_factory=dict)
     treatment: Open = field(default_factory=dict)
     observation: Open = field(default_factory=dict)

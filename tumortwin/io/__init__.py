@@ -1,4 +1,4 @@
-"""The door: NIfTI, patient folders, public data sets, result stores. Units are converted here, once."""
+"""The door: NIfTI, patient folders, tables, public data sets, result stores. Units are converted here, once."""
 
 from tumortwin._files import atomic_path as atomic_path
 from tumortwin._files import write_text as write_text
@@ -15,12 +15,36 @@ from tumortwin.io._gbm_progression import load_gbm_progression as load_gbm_progr
 from tumortwin.io._registration import Gate as Gate
 from tumortwin.io._registration import Registration as Registration
 from tumortwin.io._registration import register_rigid as register_rigid
+from tumortwin.io._registry import DataSource as DataSource
+from tumortwin.io._registry import RegisteredFile as RegisteredFile
+from tumortwin.io._registry import data_source as data_source
+from tumortwin.io._registry import fetch_data as fetch_data
+from tumortwin.io._registry import locate_data as locate_data
+from tumortwin.io._registry import read_registry as read_registry
+from tumortwin.io._registry import verify_data as verify_data
 from tumortwin.io._resample import resample_volume as resample_volume
 from tumortwin.io._roots import find_data_root as find_data_root
 from tumortwin.io._store import read_forecast as read_forecast
 from tumortwin.io._store import read_posterior as read_posterior
 from tumortwin.io._store import write_forecast as write_forecast
 from tumortwin.io._store import write_posterior as write_posterior
+from tumortwin.io._table import DoseHistory as DoseHistory
+from tumortwin.io._table import Padded as Padded
+from tumortwin.io._table import Readings as Readings
+from tumortwin.io._table import Table as Table
+from tumortwin.io._table_layouts import TableLayout as TableLayout
+from tumortwin.io._table_layouts import layout_from as layout_from
+from tumortwin.io._table_layouts import load_table as load_table
+from tumortwin.io._table_layouts import read_courses as read_courses
+from tumortwin.io._table_layouts import table_layout as table_layout
+from tumortwin.io._table_layouts import table_layouts as table_layouts
+from tumortwin.io._table_schema import Covariate as Covariate
+from tumortwin.io._table_schema import Dose as Dose
+from tumortwin.io._table_schema import Quantity as Quantity
+from tumortwin.io._table_schema import Recorded as Recorded
+from tumortwin.io._table_schema import TableSchema as TableSchema
+from tumortwin.io._table_schema import schema_from as schema_from
+from tumortwin.io._tables import read_table as read_table
 from tumortwin.io._tcga_lgg import load_tcga_lgg as load_tcga_lgg
 from tumortwin.io._tcga_lgg import sri24_labels as sri24_labels
 from tumortwin.io._volume import Volume as Volume

@@ -7,14 +7,29 @@ from tumortwin._errors import InputError
 
 VARIABLE = "TUMORTWIN_DATA"
 HOW_TO_GET = (
-    "fetch the files listed in data/registry.yaml (each with its public source, licence and checksum; see "
-    f"data/README.md) and set data.root=DIR or the environment variable {VARIABLE}=DIR"
+    "`tumortwin data list` for what there is, `tumortwin data fetch NAME` for what can be downloaded as it is; else "
+    "get the files listed in data/registry.yaml (each with its source, licence and checksum; see data/README.md) "
+    f"and set data.root=DIR or the environment variable {VARIABLE}=DIR"
 )
+
+
+def shipped(folder: str) -> Path:
+    """A folder that ships with the package (`configs`, `data`): the repository's when it is there, else the wheel's."""
+    package = Path(__file__).resolve().parents[1]
+    repository = package.parent
+    if (repository / "pyproject.toml").is_file() and (repository / folder).is_dir():
+        return repository / folder
+    return package / f"_{folder}"
+
+
+def user_cache() -> Path:
+    """The user's cache folder for this package (`XDG_CACHE_HOME` is honored): the last place to look for data."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "tumortwin"
 
 
 def find_data_root(configured: str | os.PathLike[str] | None = None) -> Path:
     """The folder of public data: `configured`, else `$TUMORTWIN_DATA`, else `../shared/data` beside the repository,
-    else `~/.cache/tumortwin`.
+    else the user's cache (`~/.cache/tumortwin`).
 
     A folder that was asked for (configured, or in the environment) must exist; the two defaults are tried in order.
 
@@ -26,7 +41,7 @@ def find_data_root(configured: str | os.PathLike[str] | None = None) -> Path:
         if root.is_dir():
             return root.resolve()
         raise _missing(root, "data.root" if configured else VARIABLE)
-    defaults = (Path(__file__).resolve().parents[3] / "shared" / "data", Path("~/.cache/tumortwin").expanduser())
+    defaults = (Path(__file__).resolve().parents[3] / "shared" / "data", user_cache())
     for root in defaults:
         if root.is_dir():
             return root.resolve()
