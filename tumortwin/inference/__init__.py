@@ -16,6 +16,9 @@ from tumortwin.inference._identifiability import identifiability_report as ident
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
 from tumortwin.inference._laplace import Laplace as Laplace
 from tumortwin.inference._laplace import LaplaceCalibrator as LaplaceCalibrator
+from tumortwin.inference._leave_one_out import LeaveOneOut as LeaveOneOut
+from tumortwin.inference._leave_one_out import leave_one_subject_out as leave_one_subject_out
+from tumortwin.inference._leave_one_out import marginal_log_likelihoods as marginal_log_likelihoods
 from tumortwin.inference._linearize import Linearization as Linearization
 from tumortwin.inference._linearize import central_difference_jacobian as central_difference_jacobian
 from tumortwin.inference._linearize import linearize as linearize

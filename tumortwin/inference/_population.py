@@ -253,6 +253,34 @@ class PopulationProblem(AbstractProblem):
 
         return model
 
+    def scaled(self, values: Mapping[str, Array]) -> Float[Array, "subject effect"]:
+        """The parameters of every subject that have an effect, each on its scale `g`."""
+        columns = [_SCALES[self.varying[p].scale][0](values[SUBJECT + p]) for p in self.effects]
+        return jnp.stack(columns, axis=1)
+
+    def with_scaled(self, values: Mapping[str, Array], scaled: Float[Array, "subject effect"]) -> Values:
+        """`values` with other parameters of the subjects, given on their scale `g`."""
+        moved = {SUBJECT + p: _SCALES[self.varying[p].scale][1](scaled[:, k]) for k, p in enumerate(self.effects)}
+        return {**values, **moved}
+
+    def log_population(
+        self, values: Mapping[str, Array], scaled: Float[Array, "subject effect"]
+    ) -> Float[Array, " subject"]:
+        """Log density, under the population of `values`, of subjects with the parameters `scaled` (on their scale)."""
+        m = len(self.correlated)
+        units = [
+            (scaled[:, k] - self._location(dict(values), path)) / values[BETWEEN + path]
+            for k, path in enumerate(self.effects)
+        ]
+        spread = sum((jnp.log(values[BETWEEN + path]) for path in self.effects), jnp.zeros(()))
+        columns = jnp.stack(units, axis=1)
+        if m:
+            lower = jnp.linalg.cholesky(values[CORRELATION])
+            rows = jax.scipy.linalg.solve_triangular(lower, columns[:, :m].T, lower=True).T
+            columns = jnp.concatenate([rows, columns[:, m:]], axis=1)
+            spread = spread + jnp.sum(jnp.log(jnp.diagonal(lower)))
+        return jnp.sum(-0.5 * columns**2 - _LOG_SQRT_TWO_PI, axis=1) - spread
+
     @property
     def _n_correlation(self) -> int:
         n = len(self.correlated)

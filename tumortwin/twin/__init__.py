@@ -6,6 +6,7 @@ from tumortwin.twin._build import dropped_paths as dropped_paths
 from tumortwin.twin._build import on_frame as on_frame
 from tumortwin.twin._build import time_error as time_error
 from tumortwin.twin._build import unused_adc as unused_adc
+from tumortwin.twin._cohort import BurdenCurves as BurdenCurves
 from tumortwin.twin._forecast import Forecast as Forecast
 from tumortwin.twin._forecast import forecast as forecast
 from tumortwin.twin._frame import ModelFrame as ModelFrame
