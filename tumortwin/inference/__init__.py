@@ -24,12 +24,14 @@ from tumortwin.inference._linearize import central_difference_jacobian as centra
 from tumortwin.inference._linearize import linearize as linearize
 from tumortwin.inference._map import MapCalibrator as MapCalibrator
 from tumortwin.inference._nuts import NutsCalibrator as NutsCalibrator
+from tumortwin.inference._pareto import LARGEST_K_HAT as LARGEST_K_HAT
 from tumortwin.inference._pareto import effective_draws as effective_draws
 from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
 from tumortwin.inference._population import Measurements as Measurements
 from tumortwin.inference._population import PopulationProblem as PopulationProblem
 from tumortwin.inference._population import Varying as Varying
 from tumortwin.inference._population import padded as padded
+from tumortwin.inference._population import with_subjects as with_subjects
 from tumortwin.inference._posterior import Posterior as Posterior
 from tumortwin.inference._posterior import weighted_quantile as weighted_quantile
 from tumortwin.inference._prior import Prior as Prior

@@ -201,7 +201,7 @@ class PopulationProblem(AbstractProblem):
     def curve(self, values: Mapping[str, Array]) -> Float[Array, "subject time"]:
         """What the model says at the times of the measurements, from values by path (`subject.*` needed)."""
         individual = {p.removeprefix(SUBJECT): v for p, v in values.items() if p.startswith(SUBJECT)}
-        return self.solve(_with_subjects(self.model, individual), self.data)
+        return self.solve(with_subjects(self.model, individual), self.data)
 
     def error(self, values: Mapping[str, Array]) -> AbstractResidualError:
         """The error model with the given values."""
@@ -281,6 +281,18 @@ class PopulationProblem(AbstractProblem):
             spread = spread + jnp.sum(jnp.log(jnp.diagonal(lower)))
         return jnp.sum(-0.5 * columns**2 - _LOG_SQRT_TWO_PI, axis=1) - spread
 
+    def new_subjects(self, values: Mapping[str, Array], n: int, *, key: Array) -> Values:
+        """`n` subjects of the population of `values` that were never measured (covariates 0), path -> [n]."""
+        standard = jax.random.normal(key, (n, len(self.effects)))
+        lower = jnp.linalg.cholesky(values[CORRELATION]) if self.correlated else jnp.eye(0)
+        effects, found = self._mixed(lower, standard), {}
+        for path, how in self.varying.items():
+            location = jnp.broadcast_to(_SCALES[how.scale][0](values[TYPICAL + path]), (n,))
+            if how.between is not None:
+                location = location + values[BETWEEN + path] * effects[:, self.effects.index(path)]
+            found[path] = _SCALES[how.scale][1](location)
+        return found
+
     @property
     def _n_correlation(self) -> int:
         n = len(self.correlated)
@@ -358,7 +370,7 @@ def _drawn(problem: PopulationProblem, n: int, key: Array) -> Values:
     return jax.vmap(problem.constrain)(problem.sample_prior(n, key=key))
 
 
-def _with_subjects(model: Any, individual: Mapping[str, Array]) -> Any:
+def with_subjects(model: Any, individual: Mapping[str, Array]) -> Any:
     """The model with one value a subject at the given paths."""
     for path, value in individual.items():
         model = eqx.tree_at(lambda node, p=path: get_parameter(node, p), model, value)
