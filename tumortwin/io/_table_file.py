@@ -111,7 +111,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Rows:
 
 
 def _word(value: Any) -> str:
-    """A cell as a text file would hold it; null (and the NaN that pandas makes of it) is a blank cell, and never here."""
+    """A cell that is not blank (null, or the NaN that pandas makes of it), as a text file would hold it."""
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value).strip()
 
 
