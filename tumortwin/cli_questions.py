@@ -166,6 +166,5 @@ def _data(arguments: Arguments) -> int:
 
 def answer(arguments: Arguments) -> int:
     """Answers one of the questions; returns the exit code."""
-    return {"data": _data, "doctor": _doctor, "runs": _runs, "cite": _cite, "configs": _configs}[str(arguments.verb)](
-        arguments
-    )
+    answers = {"data": _data, "doctor": _doctor, "runs": _runs, "cite": _cite, "configs": _configs}
+    return answers[str(arguments.verb)](arguments)

@@ -31,13 +31,16 @@ def test_the_wheel_carries_the_configurations(tmp_path):
         f"tumortwin/_configs/{p.relative_to(ROOT / 'configs')}" for p in (ROOT / "configs").rglob("*.yaml")
     }
     assert configurations and configurations <= names
-    assert "tumortwin/cli.py" in names
+    assert "tumortwin/cli.py" in names and "tumortwin/_data/registry.yaml" in names
     assert not [n for n in names if n.startswith(("tests/", "experiments/"))]
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "installed")
     code = "import sys; sys.path.insert(0, sys.argv[1])\nfrom tumortwin.config import config_dir, compose\n"
-    code += "print(config_dir()); print(compose(['seed=3']).config.seed)"
+    code += "print(config_dir()); print(compose(['seed=3']).config.seed)\n"
+    code += "from tumortwin.io import read_registry, table_layouts\nprint(len(read_registry()), *table_layouts())"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "installed")], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.split() == [str(tmp_path / "installed" / "tumortwin" / "_configs"), "3"], done.stderr
+    folder, seed, entries, *layouts = done.stdout.split()
+    assert [folder, seed] == [str(tmp_path / "installed" / "tumortwin" / "_configs"), "3"], done.stderr
+    assert int(entries) > 1 and sorted(layouts) == sorted(p.stem for p in (ROOT / "configs" / "table").glob("*.yaml"))

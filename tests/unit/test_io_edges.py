@@ -78,7 +78,7 @@ def test_an_atomic_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> Non
 
 
 def test_importing_io_imports_no_file_library() -> None:
-    heavy = ("nibabel", "xarray", "zarr", "SimpleITK", "nilearn", "yaml")
+    heavy = ("nibabel", "xarray", "zarr", "SimpleITK", "nilearn", "yaml", "pandas", "pandera", "pooch")
     code = f"import sys, tumortwin.io; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

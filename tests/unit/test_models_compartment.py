@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import re
-import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -12,12 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.verification.compartment_cases import FLOWS, RATES, m, variables
 from tumortwin import models
 from tumortwin.models.compartment._functions import mean_decay, mean_inverse
 from tumortwin.params import parameter_units, set_parameters
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "verification"))
-from compartment_cases import FLOWS, RATES, variables  # noqa: E402
 
 CASES = {**FLOWS, **RATES}
 CARD = Path(__file__).parents[2] / "docs" / "models" / "compartment.md"
@@ -65,7 +62,7 @@ def test_a_model_starts_where_it_says_and_a_dose_of_nothing_is_nothing(name):
 
 
 def test_parameters_are_addressed_by_path():
-    model = models.Treated(models.Logistic(0.1, 100.0), alpha=0.05)
+    model = m.Treated(m.Logistic(0.1, 100.0), alpha=0.05)
     assert parameter_units(model)["growth.carrying_capacity"] == "mm^3"
     changed = set_parameters(model, {"growth.growth_rate": 0.2, "alpha": 0.1})
     assert isinstance(changed.growth, models.Logistic) and float(changed.growth.growth_rate) == 0.2

@@ -21,7 +21,7 @@ PURE_PACKAGES = {
     "jax", "equinox", "diffrax", "lineax", "optimistix", "optax", "numpyro", "blackjax", "jaxtyping", "numpy",
 }  # fmt: skip
 WITH_SCIPY = ("metrics", "twin", "inference")
-KEPT_OUT = ("nibabel", "hydra", "matplotlib", "xarray", "SimpleITK", "nilearn", "pandas", "zarr")
+KEPT_OUT = ("nibabel", "hydra", "matplotlib", "xarray", "SimpleITK", "nilearn", "pandas", "pandera", "pooch", "zarr")
 MAX_LINES = 600
 
 

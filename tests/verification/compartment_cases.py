@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from tumortwin import models as m
+import tumortwin.models
+
+m: Any = tumortwin.models  # any number will do for a parameter
 
 
 @dataclasses.dataclass

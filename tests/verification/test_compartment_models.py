@@ -5,11 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compartment_cases import FLOWS, RATES, integrate, piecewise, variables
+from compartment_cases import FLOWS, RATES, integrate, m, piecewise, variables
 from scipy.integrate import solve_ivp
 from scipy.optimize import fsolve
 
-from tumortwin import models as m
 from tumortwin.solvers import simulate_compartment
 from tumortwin.treatments import StepHistory
 
@@ -50,7 +49,7 @@ def test_switches_and_doses_against_a_piecewise_solution(name):
     levels = np.array([0.0, case.exposures[-1], 0.0, 0.5 * case.exposures[-1], 0.0])
     times, doses = np.array([0.0, 0.3, 0.5, 0.95]) * days, case.dose * np.array([1.0, 0.5, 1.0, 2.0])
     given = [jnp.asarray(x) for x in (edges, levels, times, doses)]
-    found = RUN(case.model, jnp.asarray(ts), StepHistory(*given[:2]), tuple(given[2:]))
+    found = RUN(case.model, jnp.asarray(ts), StepHistory(*given[:2]), (given[2], given[3]))
     expected = piecewise(case, variables(case.model.initial()), ts, edges, levels, times, doses)
     assert bool(found.succeeded)
     np.testing.assert_allclose(variables(found.states), expected, rtol=1e-6)
@@ -103,7 +102,7 @@ def test_the_immune_model_rests_where_it_is_known_to(x, y, stable):
         rate = model.rate(m.ImmuneState(z[0], z[1]), jnp.zeros(()))
         return np.array([float(rate.effector), float(rate.tumor)])
 
-    found = fsolve(slope, [x, y], xtol=1e-13)
+    found = np.asarray(fsolve(slope, [x, y], xtol=1e-13), float)
     np.testing.assert_allclose(found, [x, y], rtol=5e-4, atol=1e-9)
     step = np.diag(1e-5 * (1.0 + found))
     jacobian = np.stack([(slope(found + h) - slope(found - h)) / (2 * h.sum()) for h in step], axis=1)

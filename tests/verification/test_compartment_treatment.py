@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compartment_cases import FLOWS, variables
+from compartment_cases import FLOWS, m, variables
 from jaxtyping import Array
 from scipy.integrate import solve_ivp
 
-from tumortwin import models as m
+from tumortwin.models import AbstractRates, ImmuneState
 from tumortwin.params import parameter
 from tumortwin.solvers import RESULTS, simulate_compartment
 from tumortwin.treatments import StepHistory
@@ -27,11 +27,11 @@ def _counted(*args: Any) -> Any:
 RUN = eqx.filter_jit(_counted)
 
 
-def dishes(start: Any = (0.3, 0.2, 0.1), k: Any = (1.9, 1.5, 1.7)) -> m.RadiotherapyAllee:
+def dishes(start: Any = (0.3, 0.2, 0.1), k: Any = (1.9, 1.5, 1.7)) -> Any:
     return m.RadiotherapyAllee(jnp.asarray(k), 0.98, 0.3, jnp.asarray(start), jnp.asarray([0.06, 0.1, 0.03]))
 
 
-def lesions(start: Any = (5.0, 50.0, 500.0)) -> m.Treated:
+def lesions(start: Any = (5.0, 50.0, 500.0)) -> Any:
     return m.Treated(m.Gompertz(0.4, 0.05, jnp.asarray(start)), jnp.asarray([0.2, 0.1, 0.3]), 0.06)
 
 
@@ -131,7 +131,7 @@ def test_shapes_that_belong_to_no_table_are_mistakes():
         simulate_compartment(lesions(), TS, None, (TIMES[:2], DOSES[:2]))
 
 
-class CellsAndDna(m.AbstractRates):
+class CellsAndDna(AbstractRates):
     """Growing cells and the DNA they shed, which is gone within the hour: a stiff pair."""
 
     growth_rate: Array = parameter(unit="1/day")
@@ -141,18 +141,18 @@ class CellsAndDna(m.AbstractRates):
     stiff: ClassVar[bool] = True
     reference: ClassVar[str] = "none"
 
-    def initial(self) -> m.ImmuneState:
-        return m.ImmuneState(jnp.zeros_like(self.growth_rate), jnp.ones_like(self.growth_rate))
+    def initial(self) -> ImmuneState:
+        return ImmuneState(jnp.zeros_like(self.growth_rate), jnp.ones_like(self.growth_rate))
 
-    def burden(self, state: m.ImmuneState) -> Array:
+    def burden(self, state: ImmuneState) -> Array:
         return state.effector
 
-    def jump(self, state: m.ImmuneState, dose: Array) -> m.ImmuneState:
-        return m.ImmuneState(state.effector, state.tumor * jnp.exp(-dose))
+    def jump(self, state: ImmuneState, dose: Array) -> ImmuneState:
+        return ImmuneState(state.effector, state.tumor * jnp.exp(-dose))
 
-    def rate(self, state: m.ImmuneState, exposure: Array) -> m.ImmuneState:
+    def rate(self, state: ImmuneState, exposure: Array) -> ImmuneState:
         dna, cells = state.effector, state.tumor
-        return m.ImmuneState(
+        return ImmuneState(
             self.shedding * cells - self.elimination * dna, (self.growth_rate * (1 - cells / 50) - exposure) * cells
         )
 

@@ -33,8 +33,8 @@ class DoseHistory:
     edge, the last one for good; before the first edge the level is 0."""
 
     unit: str
-    edges: tuple[Float[np.ndarray, " piece"], ...]
-    levels: tuple[Float[np.ndarray, " piece"], ...]
+    edges: tuple[Float[np.ndarray, " _"], ...]
+    levels: tuple[Float[np.ndarray, " _"], ...]
 
     def padded(self) -> tuple[Float[np.ndarray, "subject piece"], Float[np.ndarray, "subject piece"]]:
         """`(edges, levels)` of one length; added edges are at +infinity and repeat the last level."""

@@ -16,11 +16,12 @@ _SHOWN = 80
 
 
 class _Promise(NamedTuple):
-    """What is checked of one cell, and how a broken promise is put."""
+    """What is checked of one cell, and how a broken promise is put. Any finite number of `enough` or more keeps it."""
 
     holds: Callable[[str], bool]
     required: str
     advice: str
+    enough: float = math.inf
 
 
 def check_cells(rows: Rows, schema: TableSchema) -> None:
@@ -128,8 +129,8 @@ def _number(words: frozenset[str], *, blank: str = "fill in the cell, or remove 
 
     listed = "" if not words else " or " + " or ".join(repr(w) if w else "a blank cell" for w in sorted(words))
     return [
-        _Promise(is_number, f"a number{listed}", f"{blank}; decimals are written with a point"),
-        _Promise(is_finite, f"a finite number{listed}", blank),
+        _Promise(is_number, f"a number{listed}", f"{blank}; decimals are written with a point", -math.inf),
+        _Promise(is_finite, f"a finite number{listed}", blank, -math.inf),
     ]
 
 
@@ -139,7 +140,8 @@ def _measured(quantity: Quantity) -> list[_Promise]:
 
     advice = "a cell without a measurement: name its entry in `missing`; below a limit: `recorded` or `limit`"
     promises = [
-        _Promise(_either(special, p.holds), p.required, advice) for p in _number(frozenset(map(str, quantity.missing)))
+        _Promise(_either(special, p.holds), p.required, advice, p.enough)
+        for p in _number(frozenset(map(str, quantity.missing)))
     ]
     if quantity.minimum is not None:
         promises.append(_at_least(quantity.minimum, frozenset(), special))
@@ -155,7 +157,9 @@ def _at_least(minimum: float, words: frozenset[str], special: Callable[[str], bo
         value = number(word)
         return word in words or special(word) or value is None or not value < minimum
 
-    return _Promise(holds, f"a value of {minimum:g} or more", "check the sign; `minimum: null` lets any number through")
+    return _Promise(
+        holds, f"a value of {minimum:g} or more", "check the sign; `minimum: null` lets any number through", minimum
+    )
 
 
 _FLAG = _Promise(lambda word: number(word) in (0.0, 1.0), "0 (measured) or 1 (at its limit)", "fill in the cell")
@@ -190,7 +194,23 @@ def _validate(rows: Rows, promises: Mapping[str, list[_Promise]]) -> None:
 def _cell_check(promise: _Promise, name: str) -> Any:
     import pandera.pandas as pa
 
-    return pa.Check(lambda column: column.map(promise.holds).astype(bool), name=name)
+    def holds(column: Any) -> Any:
+        values = _plain(column)
+        if values is not None and (values >= promise.enough).all():
+            return values >= promise.enough
+        known = {word: promise.holds(word) for word in set(column)}
+        return column.map(known).astype(bool)
+
+    return pa.Check(holds, name=name)
+
+
+def _plain(column: Any) -> Any:
+    """The numbers of a column of words when every one is a finite number, else None."""
+    try:
+        values = column.astype(float)
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() and not column.str.contains("_", regex=False).any() else None
 
 
 def _failures(frame: Any, schema: Any) -> list[tuple[int, str, str]]:

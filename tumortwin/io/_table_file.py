@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from tumortwin._errors import InputError
 
 SEPARATORS: Mapping[str, str] = MappingProxyType({".csv": ",", ".tsv": "\t", ".txt": "\t"})
@@ -23,7 +25,7 @@ class Rows:
     the row of a Parquet file (the first is 1); `place` is the word for it."""
 
     path: Path
-    cells: Mapping[str, Sequence[str]]
+    cells: Mapping[str, list[str]]
     lines: Sequence[int]
     place: str
 
@@ -100,15 +102,17 @@ def _parquet(path: Path, columns: Sequence[str]) -> Rows:
             advice="write the file again",
         ) from None
     _check_header(path, [str(name) for name in frame.columns], columns, None)
-    cells = {name: [_word(value) for value in frame[name]] for name in columns}
+    blank = {name: frame[name].isna() for name in columns}
+    cells = {
+        name: ["" if empty else _word(value) for value, empty in zip(frame[name], blank[name], strict=True)]
+        for name in columns
+    }
     return Rows(path, cells, range(1, len(frame) + 1), "row")
 
 
 def _word(value: Any) -> str:
-    """The cell as a text file would hold it; nothing (null, and the NaN that pandas makes of it) is a blank cell."""
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, bool) else str(value).strip()
+    """A cell that is not blank (null, or the NaN that pandas makes of it), as a text file would hold it."""
+    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value).strip()
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str], separator: str | None) -> None:

@@ -86,17 +86,21 @@ def _merged(
 
 def _readings(rows: Rows, quantity: Quantity, order: np.ndarray) -> Readings:
     unit, scale = canonical(quantity.unit, quantity.column)
-    limited = rows.cells[quantity.limit_column] if quantity.limit_column is not None else None
-    words = rows.cells[quantity.column]
-    found = np.array([_reading(words[i], quantity, limited is not None and number(limited[i]) == 1.0) for i in order])
-    measured = ~np.isnan(found[:, 0])
-    value, lower, upper = (np.where(measured, column, 0.0) * scale for column in found.T)
-    return Readings(unit, value, lower, upper, measured)
+    words = [rows.cells[quantity.column][i] for i in order.tolist()]
+    own = quantity.recorded or quantity.missing or quantity.less_than
+    special = {word: found for word in set(words) if (found := _special(word, quantity)) is not None} if own else {}
+    value = np.array([np.nan if word in special else float(word) for word in words])
+    lower, upper = _interval(value, quantity, _at_limit(rows, quantity, order))
+    for i, word in enumerate(words):
+        if word in special:
+            value[i], lower[i], upper[i] = special[word]
+    measured = ~np.isnan(value)
+    kept = [np.where(measured, column, 0.0) * scale for column in (value, lower, upper)]
+    return Readings(unit, kept[0], kept[1], kept[2], measured)
 
 
-def _reading(word: str, quantity: Quantity, at_limit: bool) -> tuple[float, float, float]:
-    """(value, lower, upper) in the column's unit; NaN where the cell holds no reading."""
-    floor = -np.inf if quantity.minimum is None else quantity.minimum
+def _special(word: str, quantity: Quantity) -> tuple[float, float, float] | None:
+    """(value, lower, upper) of an entry with a meaning of its own, in the column's unit; NaN for "not measured"."""
     index = recorded(word, quantity)
     if index is not None:
         entry = quantity.recorded[index]
@@ -105,15 +109,27 @@ def _reading(word: str, quantity: Quantity, at_limit: bool) -> tuple[float, floa
     if missing(word, quantity):
         return np.nan, np.nan, np.nan
     limit = below(word, quantity)
-    if limit is not None:
-        return limit, floor, limit
-    value = float(word)
-    if at_limit:
-        return value, floor, value
-    if quantity.limit is not None and value < quantity.limit:
-        return value, floor, quantity.limit
+    return None if limit is None else (limit, float(quantity.minimum or 0.0), limit)
+
+
+def _interval(value: np.ndarray, quantity: Quantity, at_limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What plain numbers stand for: themselves, the step they were rounded to, or anything below a limit."""
+    floor = -np.inf if quantity.minimum is None else quantity.minimum
     half = 0.5 * quantity.rounding
-    return value, max(value - half, floor) if half else value, value + half
+    lower = np.maximum(value - half, floor) if half else value.copy()
+    upper = value + half
+    if quantity.limit is not None:
+        small = value < quantity.limit
+        lower[small], upper[small] = floor, quantity.limit
+    lower[at_limit], upper[at_limit] = floor, value[at_limit]
+    return lower, upper
+
+
+def _at_limit(rows: Rows, quantity: Quantity, order: np.ndarray) -> np.ndarray:
+    if quantity.limit_column is None:
+        return np.zeros(len(order), bool)
+    flags = rows.cells[quantity.limit_column]
+    return np.array([float(flags[i]) == 1.0 for i in order.tolist()])
 
 
 def _history(
@@ -121,7 +137,7 @@ def _history(
 ) -> DoseHistory:
     unit, scale = canonical(dose.unit, dose.column)
     words = rows.cells[dose.column]
-    level = np.array([float(words[i]) if words[i] else float(dose.blank or 0.0) for i in order]) * scale
+    level = np.array([float(words[i]) if words[i] else float(dose.blank or 0.0) for i in order.tolist()]) * scale
     pieces = [piecewise(row_day[row_subject == s], level[row_subject == s]) for s in range(count)]
     return DoseHistory(unit, tuple(e for e, _ in pieces), tuple(v for _, v in pieces))
 
