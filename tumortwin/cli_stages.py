@@ -143,20 +143,21 @@ def calibrated(config: DictConfig, run: Run, setting: Setting, *, here: bool) ->
 
 
 class Checkpoints:
-    """States of a calibrator as `.npz` files in the run directory, each renamed into place."""
+    """States of a calibrator as `.npz` files in the run directory, each renamed into place; `part` names which of
+    several calibrations they are of."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, part: str = "") -> None:
+        self.run, self.folder = run, ("checkpoints", part) if part else ("checkpoints",)
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Keeps `arrays`, replacing what was there in one motion."""
-        with self.run.writing("checkpoints", f"{name}.npz") as path:
+        with self.run.writing(*self.folder, f"{name}.npz") as path:
             with open(path, "wb") as handle:
                 np.savez(handle, allow_pickle=False, **arrays)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """What was kept, or None."""
-        path = self.run.path("checkpoints", f"{name}.npz")
+        path = self.run.path(*self.folder, f"{name}.npz")
         if not path.is_file():
             return None
         with np.load(path, allow_pickle=False) as stored:

@@ -1,6 +1,7 @@
 """How old is a tumor of which three late volumes are known, and whose first day is not?"""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -36,6 +37,7 @@ class Age:
     low: float
     high: float
     k_hat: float
+    refitted: bool
 
     @property
     def error(self) -> float:
@@ -48,8 +50,17 @@ class Age:
         return self.low <= self.truth <= self.high
 
 
-def ages(law: Law, table: Table, posterior: Posterior, sampler: NutsCalibrator, *, key: Array) -> list[Age]:
-    """Every animal of the table by the population of the others.
+def ages(
+    law: Law,
+    table: Table,
+    posterior: Posterior,
+    sampler: NutsCalibrator,
+    subjects: Sequence[str],
+    advance: Callable[[], object],
+    *,
+    key: Array,
+) -> list[Age]:
+    """The given animals of the table, each by the population of the others.
 
     The posterior of all animals is weighted by `1 / p(y_i | phi)` to what it is without animal `i` (Pareto-smoothed);
     where that cannot be trusted the population is refitted without it.
@@ -59,7 +70,8 @@ def ages(law: Law, table: Table, posterior: Posterior, sampler: NutsCalibrator, 
     values = {path: jnp.asarray(value) for path, value in common.items()}
     marginal = np.asarray(marginal_log_likelihoods(problem, values, 400, jax.random.fold_in(key, 1)))
     found = []
-    for i, subject in enumerate(table.subjects):
+    for subject in subjects:
+        i = table.subjects.index(subject)
         weights, k_hat = pareto_smooth(-marginal[:, i])
         without, using = values, problem
         if k_hat > LARGEST_K_HAT:
@@ -80,6 +92,7 @@ def ages(law: Law, table: Table, posterior: Posterior, sampler: NutsCalibrator, 
             jax.random.fold_in(key, 2000 + i),
         )
         found.append(_summary(float(days[0]), np.asarray(mass), k_hat))
+        advance()
     return found
 
 
@@ -100,7 +113,8 @@ def age_posterior(
     """Posterior mass of every age on the grid, what is common and the animal's own parameters integrated out.
 
     $$ p(a \\mid v) \\propto \\sum_s w_s \\frac1K \\sum_k
-       \\prod_j p(v_j \\mid f(a + \\Delta_j; \\theta_{sk}), \\sigma_s), \\qquad \\theta_{sk} \\sim p(\\theta \\mid \\phi_s) $$
+       \\prod_j p(v_j \\mid f(a + \\Delta_j; \\theta_{sk}), \\sigma_s),
+       \\qquad \\theta_{sk} \\sim p(\\theta \\mid \\phi_s) $$
     """
     at = jnp.asarray(grid())
     days = (at[:, None] + gaps[None, :]).ravel()
@@ -122,7 +136,7 @@ def age_posterior(
 def _summary(truth: float, mass: np.ndarray, k_hat: float) -> Age:
     cumulative = np.cumsum(mass)
     low, median, high = (float(np.interp(level, cumulative, grid())) for level in (0.025, 0.5, 0.975))
-    return Age(truth, median, low, high, k_hat)
+    return Age(truth, median, low, high, k_hat, k_hat > LARGEST_K_HAT)
 
 
 def mean_age_errors(table: Table) -> np.ndarray:

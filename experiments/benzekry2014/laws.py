@@ -85,7 +85,8 @@ REDUCED = Law(
 def problem_of(law: Law, table: Table) -> PopulationProblem:
     """All animals of the table under one law; combined error, Var = sd^2 + (cv f)^2."""
     rows = table.padded()
-    data = Measurements(*(jnp.asarray(a, dtype=float) for a in (rows.times, rows.lower, rows.upper, rows.valid)))
+    times, lower, upper, valid = (jnp.asarray(a, float) for a in (rows.times, rows.lower, rows.upper, rows.valid))
+    data = Measurements(times, lower, upper, valid)
     priors = {"sd": LogNormal(np.log(30.0), 1.0), "cv": LogNormal(np.log(0.1), 1.0)}
     error = CombinedError(jnp.asarray(30.0), jnp.asarray(0.1))
     return PopulationProblem(law.model, law.varying, error, priors, data, BurdenCurves(), law.correlated)

@@ -1,6 +1,7 @@
 """What a posterior expects: volumes against closed forms, one key one answer, and nothing known of the future."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -168,7 +169,7 @@ class MeanOfData(AbstractCalibrator):
     def init(self, problem, *, key):
         return {"mean": np.asarray(np.nan)}
 
-    def step(self, problem, state):
+    def step(self, problem: Any, state):
         return {"mean": np.asarray(sum(float(d.values.sum()) * (1.0 + d.day) for d in problem.data))}
 
     def terminate(self, problem, state):

@@ -200,8 +200,13 @@ class PopulationProblem(AbstractProblem):
 
     def curve(self, values: Mapping[str, Array]) -> Float[Array, "subject time"]:
         """What the model says at the times of the measurements, from values by path (`subject.*` needed)."""
-        individual = {p.removeprefix(SUBJECT): v for p, v in values.items() if p.startswith(SUBJECT)}
-        return self.solve(with_subjects(self.model, individual), self.data)
+        return self.solve(self.bound(values), self.data)
+
+    def bound(self, values: Mapping[str, Array]) -> Any:
+        """The model with the parameters `subject.*` of `values`, one a subject."""
+        return with_subjects(
+            self.model, {p.removeprefix(SUBJECT): v for p, v in values.items() if p.startswith(SUBJECT)}
+        )
 
     def error(self, values: Mapping[str, Array]) -> AbstractResidualError:
         """The error model with the given values."""
@@ -381,6 +386,7 @@ def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
     """Refuses exact values to which the error model gives no density."""
     exact = np.asarray((data.lower == data.upper) & (data.valid > 0))
     support = residual.noise(jnp.ones(())).support
+    assert support is not None
     outside = exact & ~np.asarray(support(data.lower))
     if outside.any():
         subject, time = np.argwhere(outside)[0]
