@@ -1,5 +1,7 @@
 """Hierarchical models: densities against NumPyro, coordinates, a closed form, and what is refused."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ from tumortwin.inference import (
     PopulationProblem,
     Varying,
     calibrate,
+    leave_one_subject_out,
+    marginal_log_likelihoods,
     padded,
 )
 from tumortwin.observation import AdditiveError, CombinedError, LogNormalError
@@ -142,44 +146,100 @@ def test_padding_and_a_likelihood_s_gradient():
         assert float(both[0][1][i]) == pytest.approx(float(slope), rel=1e-5)
 
 
-def test_nuts_finds_the_closed_form_of_a_normal_hierarchy():
-    """y_ij ~ N(theta_i, s^2), theta_i ~ N(mu, w^2), s and w all but known: mu and theta_i are normal in closed form."""
+class Level(eqx.Module):
+    level: Array = parameter(unit="1")
+
+
+SPREAD, NOISE, WIDE, KNOWN = 1.5, 0.8, 10.0, 1e-3
+
+
+def normal_hierarchy():
+    """y_ij ~ N(theta_i, s^2), theta_i ~ N(mu, w^2), s and w all but known: everything is normal in closed form."""
     rng = np.random.default_rng(0)
-    n, m, spread, noise, wide = 8, 3, 1.5, 0.8, 10.0
-    values = rng.normal(2.0, spread, n)[:, None] + noise * rng.normal(size=(n, m))
-    shape = jnp.asarray(values)
-    data = Measurements(jnp.zeros((n, m)), shape, shape, jnp.ones((n, m)))
+    values = rng.normal(2.0, SPREAD, 8)[:, None] + NOISE * rng.normal(size=(8, 3))
+    data = Measurements(jnp.zeros((8, 3)), jnp.asarray(values), jnp.asarray(values), jnp.ones((8, 3)))
+    spread = dist.LogNormal(np.log(SPREAD), KNOWN)
+    varying = {"level": Varying(dist.Normal(0.0, WIDE), spread, scale="identity", centered=True)}
+    priors = {"sd": dist.LogNormal(np.log(NOISE), KNOWN)}
 
-    class Level(eqx.Module):
-        level: Array = parameter(unit="1")
+    def flat(model, data):
+        return jnp.broadcast_to(model.level[:, None], data.times.shape)
 
-    known = 1e-3
-    varying = Varying(dist.Normal(0.0, wide), dist.LogNormal(np.log(spread), known), scale="identity", centered=True)
-    given = PopulationProblem(
-        Level(jnp.asarray(0.0)),
-        {"level": varying},
-        AdditiveError(jnp.asarray(1.0)),
-        {"sd": dist.LogNormal(np.log(noise), known)},
-        data,
-        lambda model, data: jnp.broadcast_to(model.level[:, None], data.times.shape),
-    )
+    error = AdditiveError(jnp.asarray(1.0))
+    return values, PopulationProblem(Level(jnp.asarray(0.0)), varying, error, priors, data, flat)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    values, given = normal_hierarchy()
     sampler = NutsCalibrator(laplace=None, warmup=300, draws=700, chunk=500)
-    posterior = calibrate(given, sampler, key=jax.random.key(4))
+    return values, given, calibrate(given, sampler, key=jax.random.key(4))
+
+
+def test_nuts_finds_the_closed_form_of_a_normal_hierarchy(sampled):
+    values, _, posterior = sampled
     assert posterior.diagnostics["r_hat"] < 1.02 and posterior.diagnostics["ess"] > 400
-    marginal = spread**2 + noise**2 / m
-    precision = n / marginal + 1 / wide**2
+    n, m = values.shape
+    marginal = SPREAD**2 + NOISE**2 / m
+    precision = n / marginal + 1 / WIDE**2
     mean, sd = values.mean(axis=1).sum() / marginal / precision, precision**-0.5
     error = 4 * posterior.monte_carlo_error["typical.level"]
     assert posterior.mean("typical.level") == pytest.approx(mean, abs=float(error))
     assert posterior.sd("typical.level") == pytest.approx(sd, rel=0.1)
-    share = spread**2 / marginal
+    share = SPREAD**2 / marginal
     theta = share * values.mean(axis=1) + (1 - share) * mean
-    spreads = np.sqrt(share * noise**2 / m + ((1 - share) * sd) ** 2)
+    spreads = np.sqrt(share * NOISE**2 / m + ((1 - share) * sd) ** 2)
     np.testing.assert_array_less(
         np.abs(posterior.mean("subject.level") - theta), 4 * posterior.monte_carlo_error["subject.level"]
     )
     np.testing.assert_allclose(posterior.sd("subject.level"), spreads, rtol=0.12)
     assert "typical.level (0%" in posterior.statement and "Prior-driven" in posterior.statement
+
+
+def test_leaving_a_subject_out_is_the_closed_form_of_a_normal_hierarchy(sampled):
+    """Given mu a subject is normal with covariance s^2 I + w^2 1 1^T; without it mu has the posterior of the others."""
+    values, given, posterior = sampled
+    n, m = values.shape
+    covariance = NOISE**2 * np.eye(m) + SPREAD**2
+    drawn = {p: jnp.asarray(v) for p, v in posterior.resample(200, key=jax.random.key(5)).items()}
+    found = marginal_log_likelihoods(given, drawn, 2000, jax.random.key(6))
+    exact = [
+        [stats.multivariate_normal.logpdf(row, np.full(m, mu), covariance) for row in values]
+        for mu in np.asarray(drawn["typical.level"])
+    ]
+    np.testing.assert_allclose(found, exact, atol=0.15)
+    loo = leave_one_subject_out(given, posterior, draws=1000, points=400, key=jax.random.key(7))
+    marginal = SPREAD**2 + NOISE**2 / m
+    for i in range(n):
+        others = np.delete(values, i, axis=0)
+        precision = (n - 1) / marginal + 1 / WIDE**2
+        mean = others.mean(axis=1).sum() / marginal / precision
+        left = stats.multivariate_normal.logpdf(values[i], np.full(m, mean), covariance + 1 / precision)
+        assert loo.elpd[i] == pytest.approx(left, abs=0.1)
+    assert loo.k_hat.max() < 0.7
+    worse = dataclasses.replace(loo, elpd=loo.elpd - np.arange(n))
+    assert loo.difference(worse) == pytest.approx((n * (n - 1) / 2, np.arange(n).std(ddof=1) * np.sqrt(n)))
+
+
+def test_new_subjects_are_of_the_population():
+    given = population()
+    z = given.sample_prior(1, key=jax.random.key(8))[0]
+    values = given.constrain(z)
+    drawn = given.new_subjects(values, 4000, key=jax.random.key(9))
+    logs = np.stack([np.log(drawn[p] / values[f"typical.{p}"]) / values[f"between.{p}"] for p in ("rate", "start")])
+    for row in logs:
+        assert stats.kstest(row, "norm").pvalue > 0.001
+    assert np.corrcoef(logs)[0, 1] == pytest.approx(float(values["correlation"][0, 1]), abs=0.06)
+    # The density of subjects where they stand is that of the prior's effects.
+    scaled = given.scaled(values)
+    there = given.log_population(values, scaled)
+    location = np.stack([given._location(values, p) for p in given.effects], axis=1)
+    units = (np.asarray(scaled) - location) / np.asarray([values[f"between.{p}"] for p in given.effects])
+    expected = stats.multivariate_normal.logpdf(units, np.zeros(2), values["correlation"])
+    expected -= float(sum(jnp.log(values[f"between.{p}"]) for p in given.effects))
+    np.testing.assert_allclose(there, expected, rtol=1e-9)
+    moved = given.with_scaled(values, scaled)
+    np.testing.assert_allclose(moved["subject.rate"], values["subject.rate"], rtol=1e-12)
 
 
 def test_what_does_not_fit_is_refused_by_name():

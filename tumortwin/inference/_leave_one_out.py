@@ -76,16 +76,16 @@ def marginal_log_likelihoods(
     """`log p(y_i | phi)` of every draw of `values` [draw ...] and subject, the effects integrated out."""
     scaled = jax.vmap(problem.scaled)(values)
     center = jnp.mean(scaled, axis=0)
-    apart = scaled - center
+    apart = scaled - center[None]
     covariance = jnp.einsum("dsi,dsj->sij", apart, apart) / scaled.shape[0]
-    covariance = covariance + _JITTER * jnp.eye(covariance.shape[-1])
+    covariance = covariance + _JITTER * jnp.eye(covariance.shape[-1])[None]
     lower = jnp.linalg.cholesky(WIDER**2 * covariance)
     normal_key, chi_key = jax.random.split(key)
     size = center.shape[-1]
     normal = jax.random.normal(normal_key, (points, *center.shape))
     divisor = jnp.sqrt(2 * jax.random.gamma(chi_key, DEGREES / 2, (points, center.shape[0])) / DEGREES)
     standard = normal / divisor[..., None]
-    proposed = center + jnp.einsum("sij,psj->psi", lower, standard)
+    proposed = center[None] + jnp.einsum("sij,psj->psi", lower, standard)
     log_proposal = (
         jax.scipy.special.gammaln((DEGREES + size) / 2)
         - jax.scipy.special.gammaln(DEGREES / 2)
