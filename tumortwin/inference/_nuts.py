@@ -12,7 +12,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
-from tumortwin.inference._identifiability import identifiability_report
+from tumortwin.inference._identifiability import identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._prior import prior_draws
@@ -83,8 +83,10 @@ class NutsCalibrator(AbstractCalibrator):
     def postprocess(self, problem: Problem, state: State) -> Posterior:
         kept = slice(self.warmup, self.warmup + self.draws)
         z, log_density = state["chain_z"][:, kept], state["chain_log_density"][:, kept]
-        fitted = self.laplace.fitted(state)
-        draws = constrained_draws(problem, z)
+        draws, flat = constrained_draws(problem, z), z.reshape(-1, z.shape[-1])
+        report = identifiability_of_draws(
+            problem, flat, np.ones(len(flat)), key=child_key(state_key(state), "identifiability")
+        )
         return Posterior(
             draws=draws,
             log_weights=None,
@@ -97,8 +99,8 @@ class NutsCalibrator(AbstractCalibrator):
                 "step_size": float(np.mean(state["chain_step_size"][:, -1])),
                 "deepest_tree": float(np.log2(np.max(state["chain_gradients"][:, kept]) + 1)),
             },
-            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
-            info=self.laplace.info(problem, state),
+            statement=report.statement,
+            info={**self.laplace.info(problem, state), "identifiability": report.as_plain()},
             prior_draws=prior_draws(problem.prior, z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
             monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
