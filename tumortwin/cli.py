@@ -206,5 +206,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit_code(error, arguments.command())
 
 
+def console() -> None:
+    """`main` as a program of its own.
+
+    After an interrupt a thread of XLA may still be compiling, and taking the interpreter down under it is a
+    segmentation fault (exit code 139 in place of 130): every file is closed by then, so the process ends at once.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -171,10 +171,24 @@ def recommended(
         content["prior_only"] = list(unknown)
         if unknown:
             content["statement"] += f" Known from the prior only, as nothing was given yet: {', '.join(unknown)}."
+        if (replaced := replaced_radiotherapy(case, choice.origin)) is not None:
+            content["replaced"] = replaced
         content["fresh"] = posterior.weights.size > 1
         if not content["fresh"]:
             content["statement"] += f" {NOT_FRESH}"
         run.write_json("plan.json", content)
+
+
+def replaced_radiotherapy(case: Case, origin: float) -> str | None:
+    """What is said when the patient already has fractions planned from the day of the plan on."""
+    times = np.asarray(case.known.schedule.radiotherapy.times)
+    later = times[times >= origin]
+    if not later.size:
+        return None
+    return (
+        f"the patient's own radiotherapy from day {later[0]:g} on ({later.size} fractions) is not among the schedules "
+        "compared: both take its place"
+    )
 
 
 def outcome_words(objective: str, minimal_gain: float) -> tuple[Mapping[str, Any], Callable[[Any], Any]]:

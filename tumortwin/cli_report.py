@@ -303,6 +303,8 @@ def _plan(content: dict[str, Any]) -> r.Plan:
             f"the {earlier:g} Gy given before the day of the plan count in the dose limits; the standard of care is "
             "what they leave of it, in whole weeks"
         )
+    if content.get("replaced"):
+        limits.append(content["replaced"])
     if not content.get("fresh", True):
         limits.append("the posterior is a single draw: the schedule is judged on the draw that it was chosen with")
     origin = float(content["origin_day"])

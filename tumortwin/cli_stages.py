@@ -38,7 +38,7 @@ from tumortwin.models import (
     ReactionDiffusion,
 )
 from tumortwin.params import parameter_units
-from tumortwin.report import write_report
+from tumortwin.report import judge, write_report
 from tumortwin.runs import Run, release_memory
 from tumortwin.solvers import StrangRKL2
 from tumortwin.treatments import Schedule
@@ -371,12 +371,28 @@ def _report(config: DictConfig, run: Run, setting: Setting) -> None:
                 write_report(data, run.directory)
 
 
+def failed_checks(posterior: Posterior) -> tuple[str, ...]:
+    """One sentence if a check of the inference failed: which, and what to try."""
+    failed = [
+        f"{name} is {value:.4g}, wanted {judge(name, value)[0]}"
+        for name, value in posterior.diagnostics.items()
+        if judge(name, value)[1] is False
+    ]
+    if not failed:
+        return ()
+    return (
+        f"caution: a check of the inference failed ({'; '.join(failed)}); intervals may be too narrow; "
+        "try calibrator=nuts, or calibrator.rounds=64 for more draws",
+    )
+
+
 def run_twin(config: DictConfig, run: Run) -> None:
     """Scans -> posterior -> forecast -> schedule -> report."""
     setting = prepare(config, run)
     release_memory(programs=True)
     posterior = calibrated(config, run, setting, here=True)
-    run.say(posterior.statement)
+    for text in (posterior.statement, *failed_checks(posterior)):
+        run.say(text)
     release_memory(programs=True)
     forecasted(config, run, setting, posterior)
     release_memory(programs=True)
@@ -424,7 +440,8 @@ def run_simulate(config: DictConfig, run: Run) -> None:
 def run_calibrate(config: DictConfig, run: Run) -> None:
     """Scans -> posterior."""
     posterior = calibrated(config, run, prepare(config, run), here=True)
-    run.say(posterior.statement)
+    for text in (posterior.statement, *failed_checks(posterior)):
+        run.say(text)
     _results(run, config, posterior)
 
 

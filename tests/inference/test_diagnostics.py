@@ -21,6 +21,7 @@ from tumortwin.inference import (
     correlation_volume,
     coverage,
     covers,
+    identifiability_of_draws,
     pareto_smooth,
     ranks,
     reweight,
@@ -206,3 +207,19 @@ def test_residuals_that_images_share_are_counted_once():
     one, other = shared_residuals([(common, valid), (garbage, half)])
     assert one == other == pytest.approx(1 + np.sqrt(np.sum(common[:6] ** 2) / np.sum(common**2)))
     assert shared_residuals([(common, valid), (common[:5], valid[:5])]).tolist() == [1.0, 1.0]
+
+
+def test_what_is_identified_is_said_from_the_draws_not_from_a_curvature():
+    """Draws that are a known share of the prior's spread, along a known direction, weighted ones too."""
+    given = linear.problem()
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(20000, 2)) @ np.diag([0.2, 0.9]) + np.asarray([0.3, -0.2])
+    found = identifiability_of_draws(given, z, np.ones(len(z)), key=jax.random.key(0))
+    np.testing.assert_allclose(np.sqrt(found.variance_left), [0.2, 0.9], rtol=0.04)
+    assert "Identified by the data (posterior sd as a share of the prior's): offset (20 %)" in found.statement
+    assert "little about slope" in found.statement and "most of the prior's spread is left" in found.statement
+    # The same posterior as a weighted sample of a wider one.
+    wide = rng.normal(size=(200000, 2))
+    log_weights = stats.norm.logpdf(wide, [0.3, -0.2], [0.2, 0.9]).sum(1) - stats.norm.logpdf(wide).sum(1)
+    weighted = identifiability_of_draws(given, wide, np.exp(log_weights), key=jax.random.key(0))
+    np.testing.assert_allclose(weighted.variance_left, found.variance_left, rtol=0.1)

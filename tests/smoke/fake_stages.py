@@ -1,9 +1,11 @@
 """Two quick stages that stand for `tumortwin.cli_stages` in tests; they count their calls and can hang on demand.
 
-FAKE_CALLS names the file of calls; FAKE_HANG the seed whose second stage writes half a file and waits to be killed.
+FAKE_CALLS names the file of calls; FAKE_HANG the seed whose second stage writes half a file and waits to be killed,
+with FAKE_COMPILES while a thread keeps XLA busy.
 """
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +16,28 @@ from tumortwin._errors import InputError
 from tumortwin.runs import Run
 
 _HANG = 600.0  # [s]
+_UNDER_WAY = 2.0  # [s] until a compilation has begun
 
 
 def data_files(config: DictConfig) -> Sequence[Path]:
     """The patient's file when there is one."""
     return [Path(config.patient.path)] if config.patient.path else []
+
+
+def _compile_forever() -> None:
+    import jax
+    import jax.numpy as jnp
+
+    count = 0
+    while True:
+        count += 1
+
+        def program(x: jax.Array, count: int = count) -> jax.Array:
+            for i in range(200):
+                x = jnp.sin(x * (i + count)) + x[::-1]
+            return x
+
+        jax.jit(program)(jnp.ones(8)).block_until_ready()
 
 
 def _called(config: DictConfig, stage: str) -> None:
@@ -44,6 +63,9 @@ def run_calibrate(config: DictConfig, run: Run) -> None:
                 path.mkdir()
                 (path / "part").write_text("half")
                 if _hangs(config):
+                    if os.environ.get("FAKE_COMPILES"):
+                        threading.Thread(target=_compile_forever, daemon=True).start()
+                        time.sleep(_UNDER_WAY)
                     _called(config, "hanging")
                     time.sleep(_HANG)
                 (path / "part").write_text("whole")

@@ -61,11 +61,15 @@ def calls(world):
     return file.read_text().splitlines() if file.is_file() else []
 
 
-def kill_when_it_hangs(world, process):
+def wait_until_it_hangs(world, process):
     end = time.monotonic() + PATIENCE
     while not any("hanging" in c for c in calls(world)):
         assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(POLL)
+
+
+def kill_when_it_hangs(world, process):
+    wait_until_it_hangs(world, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -89,6 +93,19 @@ def test_a_killed_run_resumes_where_it_was(world):
     assert calls(world) == ["1 first", "1 second", "1 hanging", "1 second"]
     assert len(list((world[0] / "runs").rglob("provenance.json"))) == 1
     assert not list((world[0] / "runs").rglob(".tmp-*"))
+
+
+def test_an_interrupt_exits_with_130_while_xla_compiles_and_the_same_command_resumes(world):
+    process = started(world, "calibrate seed=1", FAKE_HANG="1", FAKE_COMPILES="1")
+    wait_until_it_hangs(world, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert "interrupted\nthe same command resumes: tumortwin calibrate seed=1" in err
+    assert not list((world[0] / "runs").rglob(".tmp-*"))
+    finished(world, "calibrate seed=1")
+    assert results(world) == {1: 11}
+    assert calls(world) == ["1 first", "1 second", "1 hanging", "1 second"]
 
 
 def test_a_killed_sweep_resumes_and_redoes_nothing(world):

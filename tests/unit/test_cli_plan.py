@@ -9,12 +9,13 @@ import twin_case as tiny
 
 from tumortwin._errors import InputError
 from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
-from tumortwin.cli_plan import Choice, choice_of, outcome_words
+from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
-from tumortwin.cli_stages import Setting, prior_medians, simulated_treatment
+from tumortwin.cli_stages import Setting, failed_checks, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
 from tumortwin.control import FeasibleSet, TotalDose
 from tumortwin.control._rounding import deliverable
+from tumortwin.inference import Posterior
 from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
 from tumortwin.twin import GliomaSettings, Twin, VirtualTumor, dropped_paths
 
@@ -75,6 +76,23 @@ def test_what_lies_ahead_of_the_last_scan_is_replaced_by_the_plan():
     found = chosen(*OWN, schedule=ahead)
     assert found.parametrization.earlier == ()
     np.testing.assert_array_equal(found.parametrization.concurrent["temozolomide"].times, np.arange(5.0))
+
+
+def test_planned_radiotherapy_that_the_plan_replaces_is_named():
+    """30 weekdays from day 5: the fractions of days 40 to 44 and the last one lie ahead of day 40."""
+    said = replaced_radiotherapy(case_of(STUPP), 40.0)
+    ahead = int((np.asarray(STUPP.radiotherapy.times) >= 40.0).sum())
+    assert said is not None and 0 < ahead < 30
+    assert f"from day 40 on ({ahead} fractions)" in said and "both take its place" in said
+    assert replaced_radiotherapy(case_of(STUPP), 60.0) is None
+
+
+def test_a_failed_check_of_the_inference_is_said_with_what_to_try():
+    draws = {"rate": np.ones((1, 4))}
+    passed = {"k_hat": 0.4, "ess": 700.0, "sample_reliable": 1.0, "map_solves": 3.0}
+    assert failed_checks(Posterior(draws, None, passed, "")) == ()
+    (text,) = failed_checks(Posterior(draws, None, {**passed, "ess": 165.0, "sample_reliable": 0.0}, ""))
+    assert "ess is 165" in text and "sample_reliable is 0, wanted yes" in text and "calibrator=nuts" in text
 
 
 def test_looking_back_replans_what_was_given():

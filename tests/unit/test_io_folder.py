@@ -213,6 +213,8 @@ def test_a_mask_outside_the_brain_is_refused_and_a_rim_is_dropped(folder: Path) 
         (put("treatments", "radiotherapy", "start", value=-2), ("before the first scan", "day -2")),
         (put("treatments", "radiotherapy", "dose", value=-2.0), ("0 or more", "-2")),
         (put("treatments", "radiotherapy", "dose", value=float("inf")), ("finite",)),
+        (put("treatments", "radiotherapy", "dose", value=200), ("Gy a fraction, up to 30", "200", "cGy")),
+        (put("visits", 0, "masks", "t2", value="day0_t1gd.nii.gz"), ("t1gd and flair", "'t2'")),
         (put("treatments", "radiotherapy", value={"days": [1, 2], "doses": [2.0]}), ("2 days and 1 doses",)),
         (put("treatments", "radiotherapy", value={"days": [2, 1], "doses": 2.0}), ("increasing", "day 1 after day 2")),
         (put("treatments", "radiotherapy", value={"days": [2, 2], "doses": 2.0}), ("increasing",)),

@@ -158,6 +158,15 @@ def test_benefit_is_paired_and_its_absence_is_said() -> None:
     assert "same total dose of 60.0 Gy" in said and "lower than standard of care by 1.00 mL" in said
 
 
+def test_a_gain_that_is_gone_at_equal_bed_is_called_bought() -> None:
+    def said(left: float) -> str:
+        fair = r.Regimen("at equal BED", np.full(6, 2.0), 30.0, np.full(40, 10000.0 - left))
+        return sentences.plan_sentences(plan(np.full(40, 1000.0), benefit_from=500.0, equal_bed=fair))[-1]
+
+    assert said(900.0).endswith("helps by more than 0.500 mL in 100 % of the draws.")
+    assert said(100.0).endswith("in 0 % of the draws: what is gained is bought with normal-tissue dose.")
+
+
 def test_a_harmful_plan_is_called_so_and_higher_may_be_better() -> None:
     harm = " ".join(sentences.plan_sentences(plan(np.full(50, -700.0))))
     assert "higher than standard of care by 0.700 mL" in harm and "helps in 0 %" in harm

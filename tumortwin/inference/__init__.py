@@ -12,6 +12,7 @@ from tumortwin.inference._diagnostics import ranks as ranks
 from tumortwin.inference._diagnostics import uniformity as uniformity
 from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._identifiability import Identifiability as Identifiability
+from tumortwin.inference._identifiability import identifiability_of_draws as identifiability_of_draws
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
 from tumortwin.inference._laplace import Laplace as Laplace

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from tumortwin.inference._prior import Prior
 from tumortwin.inference._problem import Problem
@@ -21,6 +21,8 @@ JOINED = 0.7
 # Smallest loading, relative to the largest of the direction, that is named.
 LEAST_LOADING = 0.3
 EXPONENT_STEPS = 2
+# Of the prior, to measure its spread by.
+PRIOR_DRAWS = 4000
 # A coordinate so far out that a parameter stands at the lower end of its support.
 FAR = 40.0
 
@@ -71,18 +73,42 @@ def identifiability_report(
     """
     root = np.sqrt(np.maximum(curvature, 1e-6))
     whitened = information / np.outer(root, root)
-    covariance = np.linalg.inv(np.eye(root.size) + whitened)
+    return _report(problem, z, np.linalg.inv(np.eye(root.size) + whitened), root)
+
+
+def identifiability_of_draws(
+    problem: Problem, z: Float[np.ndarray, "draw parameter"], weights: Float[np.ndarray, " draw"], *, key: Array
+) -> Identifiability:
+    """The same from draws of the posterior and of the prior instead of curvatures: what a table of both will show.
+
+    Where a posterior is skewed, or bends away from its mode, the curvature there says too little or too much: of a
+    tail ratio it left 83 % of the prior's sd, the draws 45 %.
+    """
+    before = np.asarray(_prior_coordinates(problem.prior, key))
+    root = 1 / before.std(axis=0)
+    share = weights / weights.sum()
+    apart = (np.asarray(z) - (share @ z)[None]) * root[None]
+    return _report(problem, share @ z, (apart * share[:, None]).T @ apart, root)
+
+
+@eqx.filter_jit
+def _prior_coordinates(prior: Prior, key: Array) -> Array:
+    return jax.vmap(prior.unconstrain)(prior.sample((PRIOR_DRAWS,), key=key))
+
+
+def _report(problem: Problem, z: np.ndarray, covariance: np.ndarray, root: np.ndarray) -> Identifiability:
+    """From the posterior's covariance in units of the prior's spread, `1 / root` in each entry of `z`."""
     left = np.diag(covariance)
-    conditional = 1 / (1 + np.diag(whitened))
+    conditional = 1 / np.diag(np.linalg.inv(covariance))
     spread = np.sqrt(left)
     correlation = covariance / np.outer(spread, spread)
     labels = _labels(problem.prior.names)
-    values, vectors = np.linalg.eigh(whitened)
+    values, vectors = np.linalg.eigh(covariance)
     powers = _is_positive(problem)
     scales = _scales(problem, z, powers)
     directions = tuple(
-        Direction(_combination(vectors[:, i], labels, powers, scales * root), float(1 / (1 + max(values[i], 0.0))))
-        for i in np.argsort(values)[::-1]
+        Direction(_combination(vectors[:, i], labels, powers, scales * root), float(values[i]))
+        for i in range(root.size)
     )
     sentences = _sentences(covariance, left, conditional, correlation, labels, powers, scales * root)
     return Identifiability(problem.prior.names, left, conditional, correlation, directions, " ".join(sentences))
@@ -110,7 +136,7 @@ def _sentences(
         sentences.append(f"Informed by data and prior alike: {', '.join(middle)}.")
     sentences += [_joint_sentence(group, covariance, labels, powers, scales) for group in groups]
     if weak:
-        sentences.append(f"The data say little about {', '.join(weak)}: here the posterior is essentially the prior.")
+        sentences.append(f"The data say little about {', '.join(weak)}: most of the prior's spread is left.")
     if not groups and not weak and not middle:
         sentences.append("Every parameter is identified; no combination rests on the prior.")
     return sentences

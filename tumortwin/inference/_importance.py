@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
-from tumortwin.inference._identifiability import identifiability_report
+from tumortwin.inference._identifiability import identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._pareto import LARGEST_K_HAT, effective_draws, pareto_smooth
 from tumortwin.inference._posterior import Posterior
@@ -90,12 +90,14 @@ class PsisCalibrator(AbstractCalibrator):
         return done + chunks, total + rounds * self.batch // self.chunk
 
     def postprocess(self, problem: Problem, state: State) -> Posterior:
-        fitted = self.laplace.fitted(state)
         log_weights, k_hat = pareto_smooth(self._log_ratios(state))
         weights = np.exp(log_weights)
         draws = constrained_draws(problem, state["draws"][None])
         errors = {path: _standard_error(value[0], weights) for path, value in draws.items()}
         size = weights.size
+        report = identifiability_of_draws(
+            problem, state["draws"], weights, key=child_key(state_key(state), "identifiability")
+        )
         return Posterior(
             draws=draws,
             log_weights=log_weights[None],
@@ -108,8 +110,8 @@ class PsisCalibrator(AbstractCalibrator):
                 "sample_reliable": float(state["reliable"]),
                 "failed_solves": float(np.sum(~np.isfinite(state["targets"]))),
             },
-            statement=identifiability_report(problem, fitted.mean, fitted.information, fitted.curvature).statement,
-            info=self.laplace.info(problem, state),
+            statement=report.statement,
+            info={**self.laplace.info(problem, state), "identifiability": report.as_plain()},
             prior_draws=prior_draws(problem.prior, size, key=child_key(state_key(state), "prior")),
             log_density=state["targets"][None],
             monte_carlo_error=errors,

@@ -12,7 +12,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
-from tumortwin.inference._identifiability import contraction_statement, identifiability_report
+from tumortwin.inference._identifiability import contraction_statement, identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._problem import AbstractProblem, Problem
@@ -99,7 +99,7 @@ class NutsCalibrator(AbstractCalibrator):
         kept = slice(self.warmup, self.warmup + self.draws)
         z, log_density = state["chain_z"][:, kept], state["chain_log_density"][:, kept]
         draws = constrained_draws(problem, z)
-        before = self._before(problem, state)
+        before = self._before(problem, state, z)
         r_hat, ess = split_gelman_rubin(z), effective_sample_size(z)
         return Posterior(
             draws=draws,
@@ -113,20 +113,25 @@ class NutsCalibrator(AbstractCalibrator):
                 "step_size": float(np.mean(state["chain_step_size"][:, -1])),
                 "deepest_tree": float(np.log2(np.max(state["chain_gradients"][:, kept]) + 1)),
             },
-            statement=before.statement or contraction_statement(problem.scalars, z[..., : len(problem.scalars)]),
+            statement=before.statement,
             info={**before.info, "slowest_parameter": problem.names[int(np.argmin(ess))]},
             prior_draws=problem.prior_draws(z.shape[0] * z.shape[1], key=child_key(state_key(state), "prior")),
             log_density=log_density,
             monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
         )
 
-    def _before(self, problem: AbstractProblem, state: State) -> "_Before":
-        """What the Laplace stage has to say; nothing without one."""
+    def _before(self, problem: AbstractProblem, state: State, z: np.ndarray) -> "_Said":
+        """What the Laplace stage and the draws `z` [chain, draw, parameter] have to say."""
         if self.laplace is None:
-            return _Before({}, "", {"parameter_names": list(problem.names)})
-        spatial, fitted = _with_laplace(problem), self.laplace.fitted(state)
-        report = identifiability_report(spatial, fitted.mean, fitted.information, fitted.curvature)
-        return _Before(self.laplace.diagnostics(spatial, state), report.statement, self.laplace.info(spatial, state))
+            known = problem.scalars
+            return _Said(
+                {}, contraction_statement(known, z[..., : len(known)]), {"parameter_names": list(problem.names)}
+            )
+        spatial, flat = _with_laplace(problem), z.reshape(-1, z.shape[-1])
+        key = child_key(state_key(state), "identifiability")
+        report = identifiability_of_draws(spatial, flat, np.ones(len(flat)), key=key)
+        info = {**self.laplace.info(spatial, state), "identifiability": report.as_plain()}
+        return _Said(self.laplace.diagnostics(spatial, state), report.statement, info)
 
     def _start(self, space: "Space", state: State) -> State:
         size = space[1].shape[0]
@@ -159,8 +164,8 @@ class NutsCalibrator(AbstractCalibrator):
         return update
 
 
-class _Before(NamedTuple):
-    """What is known before the chains start."""
+class _Said(NamedTuple):
+    """What there is to report beside the draws."""
 
     diagnostics: dict[str, float]
     statement: str

@@ -17,6 +17,8 @@ from tumortwin.io._treatments import read_treatments
 from tumortwin.io._volume import VolumeKind, read_volume
 from tumortwin.twin import Patient, Scan
 
+CHANNELS = ("t1gd", "flair")
+
 
 def load_folder_patient(path: str | os.PathLike[str]) -> Patient:
     """The patient of `path`/patient.yaml, on the grid of its brain mask.
@@ -116,6 +118,13 @@ def _channels(value: Any, where: str, file: Path) -> dict[str, Any]:
     for channel in named:
         if not isinstance(channel, str) or not channel.isidentifier():
             raise words.wrong_type(where, "channel names of letters, digits and _ (t1gd, flair)", channel, file)
+        if channel not in CHANNELS:
+            raise InputError(
+                file=file,
+                required=f"{where}: the channels {' and '.join(CHANNELS)}, for which there are observation models",
+                received=repr(channel),
+                advice="call contrast-enhancing tumor t1gd and the FLAIR abnormality flair; leave other masks out",
+            )
     return named
 
 

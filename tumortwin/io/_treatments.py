@@ -13,6 +13,7 @@ from tumortwin.io._checks import check_doses
 from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
 
 MONDAY = 0
+LARGEST_FRACTION = 30.0  # [Gy]; radiosurgery in one fraction gives 15-24 Gy
 
 
 def read_treatments(value: Any, file: Path, read_mask: Callable[[str, str], np.ndarray]) -> Schedule:
@@ -31,7 +32,15 @@ def read_treatments(value: Any, file: Path, read_mask: Callable[[str, str], np.n
     radiotherapy = None
     if plan.get("radiotherapy") is not None:
         entry = words.mapping(plan["radiotherapy"], "treatments.radiotherapy", words.RADIOTHERAPY_KEYS, file)
-        radiotherapy = _course("treatments.radiotherapy", *_fractions(entry, file), file)
+        days, doses = _fractions(entry, file)
+        radiotherapy = _course("treatments.radiotherapy", days, doses, file)
+        if max(doses, default=0.0) > LARGEST_FRACTION:
+            raise InputError(
+                file=file,
+                required=f"treatments.radiotherapy: Gy a fraction, up to {LARGEST_FRACTION:g}",
+                received=f"{max(doses):g}",
+                advice="give the dose of one fraction in Gy (2 Gy is 200 cGy), not the total",
+            )
     drugs = {}
     if plan.get("temozolomide") is not None:
         drugs["temozolomide"] = _drug("treatments.temozolomide", plan["temozolomide"], file)

@@ -22,4 +22,5 @@ from tumortwin.report._data import Treatments as Treatments
 from tumortwin.report._data import Visit as Visit
 from tumortwin.report._data import VolumePrediction as VolumePrediction
 from tumortwin.report._data import volume_prediction as volume_prediction
+from tumortwin.report._words import judge as judge
 from tumortwin.report._write import write_report as write_report

@@ -90,7 +90,10 @@ def headlines(data: ReportData) -> list[Headline]:
         found += _seen_headlines(data)
     if data.plan is not None:
         gain = sentences.compare(data.plan, data.plan.standard, data.plan.recommended)
-        label = "modeled chance that the recommended schedule helps"
+        label = "of the draws have a benefit from the recommended schedule"
+        if data.plan.equal_bed is not None:
+            fair = sentences.compare(data.plan, data.plan.standard, data.plan.equal_bed)
+            label += f"; {words.percent(fair.p_benefit)} at equal normal-tissue BED"
         found.append(Headline(words.percent(gain.p_benefit).replace(" %", ""), "%", label))
     return found[:4]
 

@@ -152,7 +152,11 @@ def plan_sentences(plan: Plan) -> list[str]:
         fair = compare(plan, plan.standard, plan.equal_bed)
         kept = f"{number(fair.median, like=scale)} {fair.unit}".strip()
         ends = interval(fair.low, fair.high, like=scale)
-        text.append(f"At equal normal-tissue BED the median gain is {kept} (95 % of draws {ends}).")
+        bought = ": what is gained is bought with normal-tissue dose" if fair.p_benefit < gain.p_benefit / 2 else ""
+        text.append(
+            f"At equal normal-tissue BED the median gain is {kept} (95 % of draws {ends}), and it helps{by} in "
+            f"{percent(fair.p_benefit)} of the draws{bought}."
+        )
     return text
 
 
