@@ -148,7 +148,8 @@ def test_padding_and_a_likelihood_s_gradient():
 
 
 def _normal(x: Any, mean: Any, covariance: Any) -> Any:
-    return stats.multivariate_normal(np.asarray(mean), np.asarray(covariance)).logpdf(np.asarray(x))
+    family: Any = stats.multivariate_normal
+    return family.logpdf(np.asarray(x), np.asarray(mean), np.asarray(covariance))
 
 
 class Level(eqx.Module):
