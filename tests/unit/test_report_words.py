@@ -96,7 +96,7 @@ def test_answer_says_the_numbers_of_the_data_with_their_interval() -> None:
     [
         (10000.0, 17900.0, "growth is expected"),
         (1000.0, 9000.0, "shrinkage is expected"),
-        (8100.0, 17900.0, "neither is certain"),
+        (8100.0, 17900.0, "but not certain"),
     ],
 )
 def test_direction_is_hedged_as_the_interval_is(low: float, high: float, said: str) -> None:

@@ -85,7 +85,7 @@ def _change(median: float, low: float, high: float, before: float) -> str:
     if high < before:
         return "The whole interval lies below the last scan: shrinkage is expected."
     lean = "growth is more likely than not" if median > before else "shrinkage is more likely than not"
-    return f"The interval includes the last scan's volume: {lean}, but neither is certain."
+    return f"The interval includes the last scan's volume: {lean}, but not certain."
 
 
 def _check_against_hidden(data: ReportData, channel: str, prediction: VolumePrediction) -> list[str]:
