@@ -41,11 +41,22 @@ def world(tmp_path):
     return tmp_path, environment
 
 
+def heed_interrupts():
+    """A shell starts what runs in its background with interrupts ignored, and so everything that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(world, line, **extra):
     folder, environment = world
     command = [sys.executable, "-m", "tumortwin.cli", *line.split()]
     return subprocess.Popen(
-        command, cwd=folder, env={**environment, **extra}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env={**environment, **extra},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -91,7 +91,7 @@ def marginal_log_likelihoods(
         - jax.scipy.special.gammaln(DEGREES / 2)
         - size / 2 * jnp.log(DEGREES * jnp.pi)
         - (DEGREES + size) / 2 * jnp.log1p(jnp.sum(standard**2, axis=-1) / DEGREES)
-        - jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)
+        - jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)[None]
     )
 
     def of_draw(common: Mapping[str, Array]) -> Array:
