@@ -26,6 +26,16 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell starts what runs in its background with interrupts ignored, and so everything that this starts: a
+    handler here is the default in every process begun from here. (Not `preexec_fn`: it forks a process with threads.)
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def world(tmp_path):
     (tmp_path / "site").mkdir()
@@ -41,11 +51,6 @@ def world(tmp_path):
     return tmp_path, environment
 
 
-def heed_interrupts():
-    """A shell starts what runs in its background with interrupts ignored, and so everything that this starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def started(world, line, **extra):
     folder, environment = world
     command = [sys.executable, "-m", "tumortwin.cli", *line.split()]
@@ -56,7 +61,6 @@ def started(world, line, **extra):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
 
 
