@@ -1,6 +1,8 @@
 """The one exception for bad input data: every room may raise it, the command line turns it into exit code 3."""
 
+import difflib
 import os
+from collections.abc import Sequence
 
 
 class InputError(Exception):
@@ -26,3 +28,14 @@ class InputError(Exception):
 
 def _rebuild(file: str | None, required: str, received: str, advice: str) -> InputError:
     return InputError(file=file, required=required, received=received, advice=advice)
+
+
+def unknown_key(key: object, where: str, allowed: Sequence[str], *, file: str | os.PathLike[str] | None) -> InputError:
+    """The error for a key that `where` does not know; the nearest are offered."""
+    near = difflib.get_close_matches(str(key), allowed, n=3, cutoff=0.4)
+    return InputError(
+        file=file,
+        required=f"a known key in {where}: {', '.join(allowed)}",
+        received=f"`{key}`",
+        advice=f"did you mean {' or '.join(map(repr, near))}?" if near else "remove it",
+    )

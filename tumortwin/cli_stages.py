@@ -382,7 +382,7 @@ def failed_checks(posterior: Posterior) -> tuple[str, ...]:
         return ()
     return (
         f"caution: a check of the inference failed ({'; '.join(failed)}); intervals may be too narrow; "
-        "try calibrator=nuts, or calibrator.rounds=64 for more draws",
+        "docs/use/choose-a-calibrator.md says what to try",
     )
 
 

@@ -22,7 +22,6 @@ from tumortwin.inference import (
     calibrate,
     leave_one_subject_out,
     marginal_log_likelihoods,
-    padded,
 )
 from tumortwin.observation import AdditiveError, CombinedError, LogNormalError
 from tumortwin.params import parameter
@@ -37,6 +36,11 @@ class Growth(eqx.Module):
 
 def solve(model, data):
     return model.start[..., None] * jnp.exp(jnp.broadcast_to(model.rate, (data.subjects,))[:, None] * data.times)
+
+
+def padded(rows, fill="last"):
+    width = max(map(len, rows))
+    return np.stack([np.append(row, np.full(width - len(row), row[-1] if fill == "last" else 0.0)) for row in rows])
 
 
 ROWS = ([0.0, 1.0, 2.0], [0.0, 3.0], [1.0], [0.0, 1.0, 2.5, 4.0])

@@ -92,7 +92,7 @@ def test_a_failed_check_of_the_inference_is_said_with_what_to_try():
     passed = {"k_hat": 0.4, "ess": 700.0, "sample_reliable": 1.0, "map_solves": 3.0}
     assert failed_checks(Posterior(draws, None, passed, "")) == ()
     (text,) = failed_checks(Posterior(draws, None, {**passed, "ess": 165.0, "sample_reliable": 0.0}, ""))
-    assert "ess is 165" in text and "sample_reliable is 0, wanted yes" in text and "calibrator=nuts" in text
+    assert "ess is 165" in text and "sample_reliable is 0, wanted yes" in text and "choose-a-calibrator" in text
 
 
 def test_looking_back_replans_what_was_given():

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tumortwin"
-GROUND = ("units", "params", "_types", "_errors", "_files", "_chunks")
+GROUND = ("units", "params", "_types", "_errors", "_files", "_paths", "_chunks")
 PURE = (
     "geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "surrogates", "control",
     "twin",

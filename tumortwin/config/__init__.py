@@ -1,5 +1,8 @@
 """Schema, composition and the one `instantiate`. An edge: no room below imports it."""
 
+from tumortwin._paths import config_dir as config_dir
+from tumortwin._paths import repository as repository
+from tumortwin._paths import user_cache as user_cache
 from tumortwin.config._compose import Composed as Composed
 from tumortwin.config._compose import compose as compose
 from tumortwin.config._compose import group_options as group_options
@@ -15,6 +18,3 @@ from tumortwin.config._instantiate import check_targets as check_targets
 from tumortwin.config._instantiate import flatten as flatten
 from tumortwin.config._instantiate import instantiate as instantiate
 from tumortwin.config._instantiate import targets as targets
-from tumortwin.config._paths import config_dir as config_dir
-from tumortwin.config._paths import repository as repository
-from tumortwin.config._paths import user_cache as user_cache

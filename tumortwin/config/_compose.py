@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tumortwin._paths import config_dir
 from tumortwin.config._errors import ConfigError, unknown
 from tumortwin.config._instantiate import check_target, check_targets
-from tumortwin.config._paths import config_dir
 
 _ROOT = "config"
 _VERSION_BASE = "1.3"

@@ -31,7 +31,6 @@ from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
 from tumortwin.inference._population import Measurements as Measurements
 from tumortwin.inference._population import PopulationProblem as PopulationProblem
 from tumortwin.inference._population import Varying as Varying
-from tumortwin.inference._population import padded as padded
 from tumortwin.inference._population import with_subjects as with_subjects
 from tumortwin.inference._posterior import Posterior as Posterior
 from tumortwin.inference._posterior import weighted_quantile as weighted_quantile

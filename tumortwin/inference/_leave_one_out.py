@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from tumortwin.inference._pareto import pareto_smooth
 from tumortwin.inference._population import SUBJECT, PopulationProblem
 from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._student import student_draws, student_log_density
 
 DEGREES = 5.0
 WIDER = 1.5
@@ -69,40 +70,45 @@ def leave_one_subject_out(
     return LeaveOneOut(np.asarray(found), np.asarray(shapes))
 
 
-@eqx.filter_jit
 def marginal_log_likelihoods(
     problem: PopulationProblem, values: Mapping[str, Array], points: int, key: Array
 ) -> Float[Array, "draw subject"]:
-    """`log p(y_i | phi)` of every draw of `values` [draw ...] and subject, the effects integrated out."""
-    scaled = jax.vmap(problem.scaled)(values)
-    center = jnp.mean(scaled, axis=0)
-    apart = scaled - center[None]
-    covariance = jnp.einsum("dsi,dsj->sij", apart, apart) / scaled.shape[0]
-    covariance = covariance + _JITTER * jnp.eye(covariance.shape[-1])[None]
-    lower = jnp.linalg.cholesky(WIDER**2 * covariance)
-    normal_key, chi_key = jax.random.split(key)
-    size = center.shape[-1]
-    normal = jax.random.normal(normal_key, (points, *center.shape))
-    divisor = jnp.sqrt(2 * jax.random.gamma(chi_key, DEGREES / 2, (points, center.shape[0])) / DEGREES)
-    standard = normal / divisor[..., None]
-    proposed = center[None] + jnp.einsum("sij,psj->psi", lower, standard)
-    log_proposal = (
-        jax.scipy.special.gammaln((DEGREES + size) / 2)
-        - jax.scipy.special.gammaln(DEGREES / 2)
-        - size / 2 * jnp.log(DEGREES * jnp.pi)
-        - (DEGREES + size) / 2 * jnp.log1p(jnp.sum(standard**2, axis=-1) / DEGREES)
-        - jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)[None]
-    )
+    """`log p(y_i | phi)` of every draw of `values` [draw ...] and subject, the effects integrated out.
 
-    def of_draw(common: Mapping[str, Array]) -> Array:
+    A point at which the model fails counts as impossible.
+    """
+    proposed, log_proposal = _around(np.asarray(_scaled(problem, values)), points, key)
+    effects = {SUBJECT + path for path in problem.effects}
+    common = {path: value for path, value in values.items() if path not in effects}
+    return _marginal(problem, common, jnp.asarray(proposed), jnp.asarray(log_proposal))
+
+
+def _around(scaled: np.ndarray, points: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Points about the draws `scaled` [draw, subject, effect] of every subject, and their log density under the
+    proposal: [point, subject, effect] and [point, subject]."""
+    proposed, log_proposal = [], []
+    for i, own in enumerate(np.moveaxis(scaled, 1, 0)):
+        covariance = np.atleast_2d(np.cov(own.T)) + _JITTER * np.eye(own.shape[1])
+        mean, factor = own.mean(axis=0), WIDER * np.linalg.cholesky(covariance)
+        proposed.append(student_draws(mean, factor, DEGREES, points, key=jax.random.fold_in(key, i)))
+        log_proposal.append(student_log_density(proposed[-1], mean, factor, DEGREES))
+    return np.stack(proposed, axis=1), np.stack(log_proposal, axis=1)
+
+
+@eqx.filter_jit
+def _scaled(problem: PopulationProblem, values: Mapping[str, Array]) -> Array:
+    return jax.vmap(problem.scaled)(values)
+
+
+@eqx.filter_jit
+def _marginal(problem: PopulationProblem, common: Mapping[str, Array], proposed: Array, log_proposal: Array) -> Array:
+    def of_draw(drawn: Mapping[str, Array]) -> Array:
         def of_point(point: Array) -> Array:
-            there = problem.with_scaled(common, point)
-            return jnp.sum(problem.log_likelihoods(there), axis=1) + problem.log_population(common, point)
+            there = problem.with_scaled(drawn, point)
+            return jnp.sum(problem.log_likelihoods(there), axis=1) + problem.log_population(drawn, point)
 
         terms = jax.vmap(of_point)(proposed) - log_proposal
-        return jax.scipy.special.logsumexp(jnp.where(jnp.isnan(terms), -jnp.inf, terms), axis=0) - jnp.log(points)
+        terms = jnp.where(jnp.isnan(terms), -jnp.inf, terms)
+        return jax.scipy.special.logsumexp(terms, axis=0) - jnp.log(proposed.shape[0])
 
-    kept = {
-        p: v for p, v in values.items() if not p.startswith(SUBJECT) or p.removeprefix(SUBJECT) not in problem.effects
-    }
-    return jax.lax.map(of_draw, kept)
+    return jax.lax.map(of_draw, common)

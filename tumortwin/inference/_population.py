@@ -272,31 +272,24 @@ class PopulationProblem(AbstractProblem):
         self, values: Mapping[str, Array], scaled: Float[Array, "subject effect"]
     ) -> Float[Array, " subject"]:
         """Log density, under the population of `values`, of subjects with the parameters `scaled` (on their scale)."""
-        m = len(self.correlated)
         units = [
-            (scaled[:, k] - self._location(dict(values), path)) / values[BETWEEN + path]
+            (scaled[:, k] - self._location(values, path)) / values[BETWEEN + path]
             for k, path in enumerate(self.effects)
         ]
         spread = sum((jnp.log(values[BETWEEN + path]) for path in self.effects), jnp.zeros(()))
         columns = jnp.stack(units, axis=1)
-        if m:
-            lower = jnp.linalg.cholesky(values[CORRELATION])
-            rows = jax.scipy.linalg.solve_triangular(lower, columns[:, :m].T, lower=True).T
-            columns = jnp.concatenate([rows, columns[:, m:]], axis=1)
-            spread = spread + jnp.sum(jnp.log(jnp.diagonal(lower)))
+        if self.correlated:
+            columns, of_mixing = self._unmixed(jnp.linalg.cholesky(values[CORRELATION]), columns)
+            spread = spread + of_mixing
         return jnp.sum(-0.5 * columns**2 - _LOG_SQRT_TWO_PI, axis=1) - spread
 
     def new_subjects(self, values: Mapping[str, Array], n: int, *, key: Array) -> Values:
         """`n` subjects of the population of `values` that were never measured (covariates 0), path -> [n]."""
         standard = jax.random.normal(key, (n, len(self.effects)))
         lower = jnp.linalg.cholesky(values[CORRELATION]) if self.correlated else jnp.eye(0)
-        effects, found = self._mixed(lower, standard), {}
-        for path, how in self.varying.items():
-            location = jnp.broadcast_to(_SCALES[how.scale][0](values[TYPICAL + path]), (n,))
-            if how.between is not None:
-                location = location + values[BETWEEN + path] * effects[:, self.effects.index(path)]
-            found[path] = _SCALES[how.scale][1](location)
-        return found
+        centers = {path: _SCALES[how.scale][0](values[TYPICAL + path]) for path, how in self.varying.items()}
+        locations = {path: jnp.broadcast_to(center, (n,)) for path, center in centers.items()}
+        return self._natural(values, self._mixed(lower, standard), locations)
 
     @property
     def _n_correlation(self) -> int:
@@ -314,7 +307,13 @@ class PopulationProblem(AbstractProblem):
         m = len(self.correlated)
         return jnp.concatenate([standard[:, :m] @ lower.T, standard[:, m:]], axis=1) if m else standard
 
-    def _location(self, common: Values, path: str) -> Array:
+    def _unmixed(self, lower: Array, effects: Array) -> tuple[Array, Array]:
+        """The inverse of `_mixed`, and the log of the volume that one subject's effects gain by mixing."""
+        m = len(self.correlated)
+        rows = jax.scipy.linalg.solve_triangular(lower, effects[:, :m].T, lower=True).T
+        return jnp.concatenate([rows, effects[:, m:]], axis=1), jnp.sum(jnp.log(jnp.diagonal(lower)))
+
+    def _location(self, common: Mapping[str, Array], path: str) -> Array:
         """`g` of the typical value with its covariates [subject]."""
         how = self.varying[path]
         center = _SCALES[how.scale][0](common[TYPICAL + path])
@@ -333,10 +332,8 @@ class PopulationProblem(AbstractProblem):
             columns.append(column)
         found = jnp.stack(columns, axis=1) if columns else effects
         if self._unmixing:
-            m = len(self.correlated)
-            rows = jax.scipy.linalg.solve_triangular(lower, found[:, :m].T, lower=True).T
-            found = jnp.concatenate([rows, found[:, m:]], axis=1)
-            log_scale = log_scale + self.data.subjects * jnp.sum(jnp.log(jnp.diagonal(lower)))
+            found, of_mixing = self._unmixed(lower, found)
+            log_scale = log_scale + self.data.subjects * of_mixing
         return found, log_scale
 
     def _from_standard(self, head: Array, standard: Array) -> Array:
@@ -359,11 +356,11 @@ class PopulationProblem(AbstractProblem):
         standard, _ = self._standard(common, lower, effects)
         return self._natural(common, self._mixed(lower, standard))
 
-    def _natural(self, common: Values, effects: Array) -> Values:
-        """Parameters of every subject from correlated unit effects."""
+    def _natural(self, common: Mapping[str, Array], effects: Array, locations: Values | None = None) -> Values:
+        """Parameters of subjects from correlated unit effects, about `locations` (`None`: those of the data)."""
         found = {}
         for path, how in self.varying.items():
-            location = self._location(common, path)
+            location = self._location(common, path) if locations is None else locations[path]
             if how.between is not None:
                 location = location + common[BETWEEN + path] * effects[:, self.effects.index(path)]
             found[path] = _SCALES[how.scale][1](location)
@@ -395,12 +392,3 @@ def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
             f"{float(data.lower[subject, time]):g} (subject {subject}, measurement {time}) and "
             f"{int(outside.sum()) - 1} more; try: an interval, such as [0, limit of quantification]"
         )
-
-
-def padded(rows: list[np.ndarray], fill: str = "last") -> np.ndarray:
-    """Rows of different lengths as one rectangle [row, entry], filled with each row's last entry, or with zeros."""
-    width = max(len(row) for row in rows)
-    ends = [row[-1] if fill == "last" else 0.0 for row in rows]
-    return np.stack(
-        [np.concatenate([row, np.full(width - len(row), end)]) for row, end in zip(rows, ends, strict=True)]
-    )

@@ -1,12 +1,11 @@
 """The words of patient.yaml, checked: unknown keys, wrong types and missing entries are errors that help."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tumortwin._errors import InputError
+from tumortwin._errors import InputError, unknown_key
 
 FILE = "patient.yaml"
 PATIENT_KEYS = (
@@ -50,13 +49,7 @@ def mapping(value: Any, where: str, allowed: Sequence[str], file: Path, required
         raise wrong_type(where, "a mapping (`key: value` lines)", value, file)
     for key in value:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=3, cutoff=0.4)
-            raise InputError(
-                file=file,
-                required=f"a known key in {where}: {', '.join(allowed)}",
-                received=f"`{key}`",
-                advice=f"did you mean {' or '.join(map(repr, near))}?" if near else "remove it",
-            )
+            raise unknown_key(key, where, allowed, file=file)
     for key in required:
         if key not in value:
             raise InputError(

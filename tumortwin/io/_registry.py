@@ -12,8 +12,8 @@ from typing import Any
 
 from tumortwin._errors import InputError
 from tumortwin._files import disk_full
+from tumortwin._paths import shipped, user_cache
 from tumortwin.io._atlas import atlas_files
-from tumortwin.io._roots import shipped, user_cache
 
 FILE = "registry.yaml"
 OK, DIFFERENT, ABSENT = "ok", "different", "absent"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from tumortwin._errors import InputError
+from tumortwin._paths import user_cache
 
 VARIABLE = "TUMORTWIN_DATA"
 HOW_TO_GET = (
@@ -11,20 +12,6 @@ HOW_TO_GET = (
     "get the files listed in data/registry.yaml (each with its source, licence and checksum; see data/README.md) "
     f"and set data.root=DIR or the environment variable {VARIABLE}=DIR"
 )
-
-
-def shipped(folder: str) -> Path:
-    """A folder that ships with the package (`configs`, `data`): the repository's when it is there, else the wheel's."""
-    package = Path(__file__).resolve().parents[1]
-    repository = package.parent
-    if (repository / "pyproject.toml").is_file() and (repository / folder).is_dir():
-        return repository / folder
-    return package / f"_{folder}"
-
-
-def user_cache() -> Path:
-    """The user's cache folder for this package (`XDG_CACHE_HOME` is honored): the last place to look for data."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "tumortwin"
 
 
 def find_data_root(configured: str | os.PathLike[str] | None = None) -> Path:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tumortwin._errors import InputError
-from tumortwin.io._roots import find_data_root, require_file, shipped
+from tumortwin._paths import shipped
+from tumortwin.io._roots import find_data_root, require_file
 from tumortwin.io._table import DoseHistory, Table
 from tumortwin.io._table_schema import SCHEMA_KEYS, TableSchema, known_keys, schema_from
 from tumortwin.io._tables import read_table

@@ -1,13 +1,12 @@
 """What a long-format table promises: which column is the subject, the time, a quantity, a dose, a covariate."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from tumortwin._errors import InputError
+from tumortwin._errors import InputError, unknown_key
 from tumortwin.io._table_units import canonical, days_per
 
 Repeats: TypeAlias = Literal["refuse", "merge"]
@@ -227,13 +226,7 @@ def known_keys(node: Any, where: str, allowed: Sequence[str], required: Sequence
         raise _wrong(where, "a mapping (`key: value` lines)", f"{type(node).__name__} {node!r}")
     for key in node:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=3, cutoff=0.4)
-            raise InputError(
-                file=None,
-                required=f"a known key in {where}: {', '.join(allowed)}",
-                received=f"`{key}`",
-                advice=f"did you mean {' or '.join(map(repr, near))}?" if near else "remove it",
-            )
+            raise unknown_key(key, where, allowed, file=None)
     for key in required:
         if node.get(key) is None:
             raise _wrong(where, f"`{key}`", "no such key")
