@@ -1,5 +1,8 @@
 """From data to a posterior: prior, problem, calibrators, diagnostics."""
 
+from tumortwin.inference._assimilate import Particles as Particles
+from tumortwin.inference._assimilate import Update as Update
+from tumortwin.inference._assimilate import assimilate as assimilate
 from tumortwin.inference._calibrate import AbstractCalibrator as AbstractCalibrator
 from tumortwin.inference._calibrate import Checkpoint as Checkpoint
 from tumortwin.inference._calibrate import calibrate as calibrate
@@ -11,6 +14,12 @@ from tumortwin.inference._diagnostics import covers as covers
 from tumortwin.inference._diagnostics import ranks as ranks
 from tumortwin.inference._diagnostics import uniformity as uniformity
 from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
+from tumortwin.inference._enkf import EnsembleKalmanFilter as EnsembleKalmanFilter
+from tumortwin.inference._enkf import Filtered as Filtered
+from tumortwin.inference._enkf import LogitScale as LogitScale
+from tumortwin.inference._enkf import Seen as Seen
+from tumortwin.inference._enkf import filter_states as filter_states
+from tumortwin.inference._enkf import gaspari_cohn as gaspari_cohn
 from tumortwin.inference._identifiability import Identifiability as Identifiability
 from tumortwin.inference._identifiability import identifiability_of_draws as identifiability_of_draws
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
@@ -28,6 +37,7 @@ from tumortwin.inference._nuts import NutsCalibrator as NutsCalibrator
 from tumortwin.inference._pareto import LARGEST_K_HAT as LARGEST_K_HAT
 from tumortwin.inference._pareto import effective_draws as effective_draws
 from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
+from tumortwin.inference._pathfinder import PathfinderCalibrator as PathfinderCalibrator
 from tumortwin.inference._population import Measurements as Measurements
 from tumortwin.inference._population import PopulationProblem as PopulationProblem
 from tumortwin.inference._population import Varying as Varying
@@ -38,3 +48,5 @@ from tumortwin.inference._prior import Prior as Prior
 from tumortwin.inference._problem import AbstractProblem as AbstractProblem
 from tumortwin.inference._problem import Problem as Problem
 from tumortwin.inference._problem import log_density_batch as log_density_batch
+from tumortwin.inference._smc import SmcCalibrator as SmcCalibrator
+from tumortwin.inference._svi import SviCalibrator as SviCalibrator

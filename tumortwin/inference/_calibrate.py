@@ -100,6 +100,18 @@ def state_key(state: State) -> Array:
     return jax.random.wrap_key_data(jax.numpy.asarray(state["key"]))
 
 
+def plain(leaf: Array) -> np.ndarray:
+    """An array for a state; a key of `jax.random` as its data."""
+    return np.asarray(jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+
+def restored(values: np.ndarray, like: jax.ShapeDtypeStruct) -> Array:
+    """The inverse of `plain`."""
+    if jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jax.numpy.asarray(values))
+    return jax.numpy.asarray(values, dtype=like.dtype)
+
+
 def _verified(saved: State, problem: AbstractProblem, key: Array) -> State:
     if int(saved.get("layout", 1)) != _LAYOUT:
         raise ValueError(
@@ -107,7 +119,7 @@ def _verified(saved: State, problem: AbstractProblem, key: Array) -> State:
             "version; try: a new run directory"
         )
     same_key = np.array_equal(saved.get("key", np.zeros(0)), np.asarray(jax.random.key_data(key)))
-    same_size = saved.get("z", np.zeros(0)).shape == (problem.size,)
+    same_size = saved.get("z", np.zeros(0)).shape[-1:] == (problem.size,)
     same_data = not isinstance(problem, Problem) or saved["weights"].shape == (len(problem.data),)
     if not (same_key and same_size and same_data):
         raise ValueError(

@@ -11,9 +11,10 @@ from jaxtyping import Array
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
-from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
+from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, plain, restored, state_key
 from tumortwin.inference._identifiability import contraction_statement, identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
+from tumortwin.inference._pathfinder import PathfinderCalibrator
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._problem import AbstractProblem, Problem
 
@@ -35,7 +36,8 @@ class NutsCalibrator(AbstractCalibrator):
 
     Needs a `solve` with reverse-mode derivatives.
 
-    **Arguments:** `laplace`: the stage before, or `None`; `dense`: whether an adapted mass matrix has correlations;
+    **Arguments:** `laplace`: the stage before, or `None`; `start`: with `laplace=None`, the stage that finds where the
+    chains start (`None`: the prior); `dense`: whether an adapted mass matrix has correlations;
     `warmup` and `draws` a chain; `accept`: target acceptance; `tree_depth`: at most `2^depth - 1`
     gradients a transition; `threads`: chains that run at the same time, each one after another otherwise (a `vmap` over
     3-D solves is 3-5 times slower); `vectorized` chains for models with small states.
@@ -46,6 +48,7 @@ class NutsCalibrator(AbstractCalibrator):
     """
 
     laplace: LaplaceCalibrator | None = LaplaceCalibrator()
+    start: PathfinderCalibrator | None = None
     dense: bool = False
     chains: int = 4
     warmup: int = 150
@@ -58,6 +61,8 @@ class NutsCalibrator(AbstractCalibrator):
     vectorized: bool = False
 
     def __check_init__(self) -> None:
+        if self.start is not None and self.laplace is not None:
+            raise ValueError("required: `laplace=None` with a `start`; received: two stages that say where to start")
         if self.chains < 2 or self.chunk < 1 or self.draws < 4:
             raise ValueError(
                 "required: at least 2 chains (R-hat compares them), 4 draws and a chunk of 1; "
@@ -67,15 +72,19 @@ class NutsCalibrator(AbstractCalibrator):
     def init(self, problem: AbstractProblem, *, key: Array) -> State:
         if self.laplace is not None:
             return self.laplace.init(_with_laplace(problem), key=key)
+        if self.start is not None:
+            return self.start.init(problem, key=key)
         return {"key": np.asarray(jax.random.key_data(key)), "z": np.zeros(problem.size)}
 
     def step(self, problem: AbstractProblem, state: State) -> State:
         """A step of the Laplace stage, the start of the chains, or one chunk of every chain."""
         if self.laplace is not None and not self.laplace.terminate(_with_laplace(problem), state):
             return self.laplace.step(_with_laplace(problem), state)
+        if self.start is not None and not self.start.terminate(problem, state):
+            return self.start.step(problem, state)
         space = self._space(problem, state)
         if "chain_z" not in state:
-            return {**state, **self._start(space, state)}
+            return {**state, **self._first(space, state)}
         return {**state, **self._advance(space, state)}
 
     def _space(self, problem: AbstractProblem, state: State) -> "Space":
@@ -92,6 +101,8 @@ class NutsCalibrator(AbstractCalibrator):
 
     def progress(self, problem: AbstractProblem, state: State) -> tuple[int, int]:
         done, total = (0, 0) if self.laplace is None else self.laplace.progress(_with_laplace(problem), state)
+        if self.start is not None:
+            done, total = self.start.progress(problem, state)
         chunks = -(-(self.warmup + self.draws) // self.chunk)
         return done + (state["chain_z"].shape[1] // self.chunk if "chain_z" in state else 0), total + chunks
 
@@ -124,8 +135,9 @@ class NutsCalibrator(AbstractCalibrator):
         """What the Laplace stage and the draws `z` [chain, draw, parameter] have to say."""
         if self.laplace is None:
             known = problem.scalars
+            spent = {} if self.start is None else {"start_gradients": float(np.sum(state["path_gradients"]))}
             return _Said(
-                {}, contraction_statement(known, z[..., : len(known)]), {"parameter_names": list(problem.names)}
+                spent, contraction_statement(known, z[..., : len(known)]), {"parameter_names": list(problem.names)}
             )
         spatial, flat = _with_laplace(problem), z.reshape(-1, z.shape[-1])
         key = child_key(state_key(state), "identifiability")
@@ -133,15 +145,18 @@ class NutsCalibrator(AbstractCalibrator):
         info = {**self.laplace.info(spatial, state), "identifiability": report.as_plain()}
         return _Said(self.laplace.diagnostics(spatial, state), report.statement, info)
 
-    def _start(self, space: "Space", state: State) -> State:
-        size = space[1].shape[0]
+    def _first(self, space: "Space", state: State) -> State:
+        size, metric = space[1].shape[0], None
         key = child_key(state_key(state), "nuts")
-        if self.laplace is None:
+        if self.start is not None:
+            found, covariance = self.start.starts(state, self.chains, key=child_key(key, "starts"))
+            points, metric = jnp.asarray(found), jnp.asarray(covariance if self.dense else np.diag(covariance))
+        elif self.laplace is None:
             points = HALFWAY * _prior_points(space[0], self.chains, child_key(key, "starts"))
         else:
             points = jax.random.normal(child_key(key, "starts"), (self.chains, size))
         keys = jax.random.split(child_key(key, "chains"), self.chains)
-        states = [_first_state(self, space, point, chain_key) for point, chain_key in zip(points, keys, strict=True)]
+        states = [_first_state(self, space, *one, metric) for one in zip(points, keys, strict=True)]
         empty = np.zeros((self.chains, 0))
         fields = {f"chain_{name}": empty for name in ("log_density", "diverging", "gradients", "step_size")}
         return {**fields, "chain_z": np.zeros((self.chains, 0, size)), **_to_arrays(states)}
@@ -207,13 +222,16 @@ def _potential(problem: AbstractProblem | None, mean: Array, factor: Array) -> A
     return lambda epsilon: -problem.log_density(_moved((problem, mean, factor), epsilon))
 
 
-def _kernel(settings: NutsCalibrator, space: Space, start: Array, key: Array) -> tuple[Any, Any]:
+def _kernel(
+    settings: NutsCalibrator, space: Space, start: Array, key: Array, metric: Array | None = None
+) -> tuple[Any, Any]:
     """NumPyro's sampler and its state at `start`; it must be made in the trace that samples: it sets the adaptation."""
     init_kernel, sample_kernel = hmc(potential_fn_gen=_potential, algo="NUTS")
     state = init_kernel(
         start,
         num_warmup=settings.warmup,
         step_size=settings.first_step,
+        inverse_mass_matrix=metric,
         adapt_mass_matrix=settings.laplace is None,
         dense_mass=settings.dense,
         target_accept_prob=settings.accept,
@@ -225,8 +243,8 @@ def _kernel(settings: NutsCalibrator, space: Space, start: Array, key: Array) ->
 
 
 @eqx.filter_jit
-def _first_state(settings: NutsCalibrator, space: Space, start: Array, key: Array) -> Any:
-    return _kernel(settings, space, start, key)[0]
+def _first_state(settings: NutsCalibrator, space: Space, start: Array, key: Array, metric: Array | None) -> Any:
+    return _kernel(settings, space, start, key, metric)[0]
 
 
 def _scan(settings: NutsCalibrator, space: Space, state: Any) -> tuple[Any, dict[str, Array]]:
@@ -261,7 +279,7 @@ def _transitions_of_all(settings: NutsCalibrator, space: Space, states: Any) -> 
 def _to_arrays(states: list[Any]) -> State:
     """The leaves of the sampler states, chains first; keys as their data."""
     columns = zip(*(jax.tree.leaves(state) for state in states), strict=True)
-    return {f"{LEAF}{i:02d}": np.stack([_plain(leaf) for leaf in column]) for i, column in enumerate(columns)}
+    return {f"{LEAF}{i:02d}": np.stack([plain(leaf) for leaf in column]) for i, column in enumerate(columns)}
 
 
 def _from_arrays(settings: NutsCalibrator, size: int, state: State) -> list[Any]:
@@ -273,17 +291,6 @@ def _from_arrays(settings: NutsCalibrator, size: int, state: State) -> list[Any]
     leaves, structure = jax.tree.flatten(shapes)
     chains = []
     for chain in range(settings.chains):
-        values = [_restored(np.asarray(state[f"{LEAF}{i:02d}"][chain]), leaf) for i, leaf in enumerate(leaves)]
+        values = [restored(np.asarray(state[f"{LEAF}{i:02d}"][chain]), leaf) for i, leaf in enumerate(leaves)]
         chains.append(jax.tree.unflatten(structure, values))
     return chains
-
-
-def _plain(leaf: Array) -> np.ndarray:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def _restored(values: np.ndarray, like: jax.ShapeDtypeStruct) -> Array:
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(values))
-    return jnp.asarray(values, dtype=like.dtype)

@@ -14,7 +14,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import CorrCholeskyTransform
 
 from tumortwin.inference._prior import Prior, Values
-from tumortwin.inference._problem import AbstractProblem
+from tumortwin.inference._problem import AbstractProblem, unique_names
 from tumortwin.observation import AbstractResidualError
 from tumortwin.params import get_parameter, set_parameters
 
@@ -218,6 +218,22 @@ class PopulationProblem(AbstractProblem):
         curve = jnp.where(self.data.valid > 0, self.curve(values), 1.0)
         lower, upper = (jnp.where(self.data.valid > 0, bound, 1.0) for bound in (self.data.lower, self.data.upper))
         return jnp.where(self.data.valid > 0, self.error(values).log_likelihood(curve, lower, upper), 0.0)
+
+    def log_terms(self, z: Float[Array, " parameter"]) -> Float[Array, " term"]:
+        return jnp.ravel(self.log_likelihoods(self.constrain(z)))
+
+    @property
+    def term_days(self) -> np.ndarray:
+        return np.where(np.asarray(self.data.valid) > 0, np.asarray(self.data.times), np.nan).ravel()
+
+    def term_names(self) -> tuple[str, ...]:
+        times, lower, upper, valid = (
+            np.asarray(getattr(self.data, name)) for name in ("times", "lower", "upper", "valid")
+        )
+        return unique_names(
+            f"subject {i} day {times[i, j]!r} [{lower[i, j]!r}, {upper[i, j]!r}]" if valid[i, j] > 0 else "padding"
+            for i, j in np.ndindex(*times.shape)
+        )
 
     def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
         """Log of prior x likelihood at `z`; -inf when the model failed."""

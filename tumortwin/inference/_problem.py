@@ -1,7 +1,9 @@
 """All that a calibrator may know: model, observations, prior and data."""
 
 import abc
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -41,6 +43,26 @@ class AbstractProblem(eqx.Module):
     @abc.abstractmethod
     def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
         """Log of prior x likelihood, up to the evidence; -inf where the model fails."""
+
+    @abc.abstractmethod
+    def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """Log prior density of `z`, log-Jacobian included."""
+
+    @abc.abstractmethod
+    def log_terms(self, z: Float[Array, " parameter"]) -> Float[Array, " term"]:
+        """The log-likelihood term by term (a datum, or a measurement): what sequential calibrators take in one by one.
+
+        Together with `log_prior` they sum to `log_density`; a term that the model fails on is NaN or -inf, padding 0.
+        """
+
+    @property
+    @abc.abstractmethod
+    def term_days(self) -> np.ndarray:
+        """The day of every term [term] [day]; NaN for padding, which is no term."""
+
+    @abc.abstractmethod
+    def term_names(self) -> tuple[str, ...]:
+        """What identifies every term: equal for the same measurement of the same day and for nothing else."""
 
     @abc.abstractmethod
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
@@ -221,6 +243,16 @@ class Problem(AbstractProblem):
             terms.append(jax.lax.map(term, ((seen, group.visits), *group.arrays)))
         return jnp.stack(self.by_datum(tuple(terms)))
 
+    def log_terms(self, z: Float[Array, " parameter"]) -> Float[Array, " term"]:
+        return self.log_likelihoods(self.prior.constrain(z))
+
+    @property
+    def term_days(self) -> np.ndarray:
+        return np.asarray([datum.day for datum in self.data], float)
+
+    def term_names(self) -> tuple[str, ...]:
+        return unique_names(f"{datum.name}/{fingerprint(datum.values, datum.valid)}" for datum in self.data)
+
     def likelihood_terms(
         self, predictions: tuple[Array, ...], observations: dict[str, AbstractObservation]
     ) -> Float[Array, " datum"]:
@@ -317,8 +349,31 @@ def _observed_term(
     return jax.checkpoint(lambda visit: term((observe(*visit[0]), *visit[1:])))
 
 
+def fingerprint(*arrays: Any) -> str:
+    """A short name of the content of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(np.asarray(array, float)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, with `#2`, `#3` ... for those that came before."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return tuple(found)
+
+
 def _finite_or_impossible(value: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+def log_densities(problem: AbstractProblem, z: Float[Array, "draw parameter"], vectorized: bool) -> Array:
+    """`problem.log_density` of many points, side by side (small states) or one after another (3-D)."""
+    return jax.vmap(problem.log_density)(z) if vectorized else jax.lax.map(problem.log_density, z)
 
 
 @eqx.filter_jit
