@@ -139,23 +139,23 @@ def test_inverse_hessians_are_bfgs_and_the_gaussian_is_what_it_says():
     np.testing.assert_allclose(drawn.T @ drawn, dense, rtol=1e-8, atol=1e-10)
 
 
-class Bent(linear.eqx.Module):
-    """Two numbers of which only a curved combination is seen."""
+class Two(linear.eqx.Module):
+    """Two numbers of which only the sum is seen."""
 
     a: jax.Array = parameter(unit="1")
     b: jax.Array = parameter(unit="1")
 
 
-def bent(model, days):
-    return jnp.broadcast_to(model.b + 0.3 * model.a**2, (len(days), 1))
+def total(model, days):
+    return jnp.broadcast_to(model.a + model.b, (len(days), 1))
 
 
-BANANA = Problem(
-    linear.build(Bent, 0.0, 0.0),
-    {"x": linear.build(AdcObservation, 0.15)},
+RIDGE = Problem(
+    linear.build(Two, 0.0, 0.0),
+    {"x": linear.build(AdcObservation, 0.1)},
     Prior({"a": dist.Normal(0.0, 3.0), "b": dist.Normal(0.0, 3.0)}),
     (Datum(0.0, "x", np.asarray([1.0])),),
-    bent,
+    total,
 )
 GUIDE = SviCalibrator(rank=1, steps=600, chunk=300, bound_draws=4, draws=1000)
 
@@ -173,12 +173,18 @@ def test_the_variational_posterior_resumes_and_finds_the_closed_form():
     np.testing.assert_array_equal(posterior.draws["slope"], resumed.draws["slope"])
 
 
-def test_a_gaussian_of_a_banana_is_called_bad():
-    for calibrator in (GUIDE, PathfinderCalibrator(paths=1, draws=1000)):
-        posterior = calibrate(BANANA, calibrator, key=jax.random.key(0))
+def test_a_guide_without_the_ridge_and_a_search_cut_off_are_called_bad():
+    """Without correlations the guide is as narrow as the sum is known: k = 1 - (ratio of the precisions) = .999."""
+    flat = calibrate(RIDGE, SviCalibrator(rank=0, steps=600, chunk=300, draws=2000), key=jax.random.key(0))
+    cut = calibrate(RIDGE, PathfinderCalibrator(paths=1, draws=1000, steps=1), key=jax.random.key(0))
+    for posterior, words in ((flat, "The guide misses"), (cut, "a place to start from")):
         assert posterior.diagnostics["k_hat"] > 0.7
         assert posterior.diagnostics["sample_reliable"] == 0.0
-        assert "identify" in posterior.statement or "narrow" in posterior.statement
+        assert words in posterior.statement
+    assert flat.log_weights is None and flat.sd("a") < 0.3 * 3 / np.sqrt(2)
+    whole = calibrate(RIDGE, PathfinderCalibrator(paths=1, draws=1000), key=jax.random.key(0))
+    assert whole.diagnostics["sample_reliable"] == 1.0
+    assert whole.sd("a") == pytest.approx(3 / np.sqrt(2), rel=0.1)
 
 
 def test_nuts_starts_from_pathfinder():

@@ -100,7 +100,7 @@ def assimilate(
         version=particles.version + 1,
         days=tuple(sorted({day for day, _ in new})),
         terms=tuple(name for _, name in new),
-        late=bool(old) and min(day for day, _ in new) < max(old),
+        late=bool(old and min(day for day, _ in new) < max(old)),
         log_score=float(state["log_evidence"]) - before,
     )
     found = (*particles.taken, *update.terms)

@@ -231,7 +231,9 @@ class PopulationProblem(AbstractProblem):
             np.asarray(getattr(self.data, name)) for name in ("times", "lower", "upper", "valid")
         )
         return unique_names(
-            f"subject {i} day {times[i, j]!r} [{lower[i, j]!r}, {upper[i, j]!r}]" if valid[i, j] > 0 else "padding"
+            f"subject {i} day {float(times[i, j])!r} [{float(lower[i, j])!r}, {float(upper[i, j])!r}]"
+            if valid[i, j] > 0
+            else "padding"
             for i, j in np.ndindex(*times.shape)
         )
 
