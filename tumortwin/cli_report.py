@@ -176,6 +176,9 @@ def _diagnostics(posterior: Any) -> r.Diagnostics:
         "NutsCalibrator": "No-U-Turn sampling, preconditioned by the Laplace approximation",
         "LaplaceCalibrator": "Laplace approximation",
         "MapCalibrator": "the most probable values alone",
+        "SmcCalibrator": "sequential Monte Carlo, the scans taken in by day",
+        "SviCalibrator": "variational inference by a Gaussian of low rank",
+        "PathfinderCalibrator": "Gaussians along quasi-Newton paths, importance-weighted",
     }
     return r.Diagnostics(attrs["diagnostics"], attrs["statement"], methods.get(attrs["calibrator"], ""))
 

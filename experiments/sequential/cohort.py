@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import Distribution, LogNormal
+from scipy.stats import spearmanr
 
-from tumortwin.inference import SmcCalibrator
+from tumortwin.inference import Measurements, SmcCalibrator
 from tumortwin.models import Logistic, Treated
 from tumortwin.observation import LogNormalError
 from tumortwin.twin import CompartmentTwin, Reading, Treatment
@@ -91,10 +93,9 @@ def follow(
 def spearman(values: np.ndarray, *, resamples: int, seed: int) -> tuple[float, float]:
     """Rank correlation of `values` [patient, scan] with the number of the scan, and its upper 95 % bound when patients
     are drawn again."""
-    from scipy.stats import spearmanr
 
     def of(rows: np.ndarray) -> float:
-        return float(spearmanr(np.tile(np.arange(rows.shape[1]), len(rows)), rows.ravel()).statistic)
+        return float(np.asarray(spearmanr(np.tile(np.arange(rows.shape[1]), len(rows)), rows.ravel()))[0])
 
     rng = np.random.default_rng(seed)
     again = [of(values[rng.integers(len(values), size=len(values))]) for _ in range(resamples)]
@@ -102,10 +103,6 @@ def spearman(values: np.ndarray, *, resamples: int, seed: int) -> tuple[float, f
 
 
 def _curves(twin: CompartmentTwin, z: Array, days: Array) -> tuple[dict[str, Array], Array]:
-    import equinox as eqx
-
-    from tumortwin.inference import Measurements
-
     problem = twin.problem
 
     @eqx.filter_jit

@@ -51,7 +51,8 @@ SVI = SviCalibrator(rank=10, steps=3000, chunk=500)
 def problem(root: str | None) -> PopulationProblem:
     """Gompertz growth of the first mice of the table, effects standardized (they begin at the prior)."""
     rows = load_table("benzekry_llc_173", root).padded()
-    arrays = (jnp.asarray(a[:ANIMALS], float) for a in (rows.times, rows.lower, rows.upper, rows.valid))
+    wanted = (rows.times, rows.lower, rows.upper, rows.valid)
+    times, lower, upper, valid = (jnp.asarray(array[:ANIMALS], float) for array in wanted)
     varying = {
         "growth_rate": Varying(LogNormal(np.log(0.7), 1.0), HalfNormal(0.5)),
         "deceleration": Varying(LogNormal(np.log(0.08), 1.0), HalfNormal(0.5)),
@@ -61,7 +62,7 @@ def problem(root: str | None) -> PopulationProblem:
         varying,
         CombinedError(jnp.asarray(30.0), jnp.asarray(0.1)),
         {"sd": LogNormal(np.log(30.0), 1.0), "cv": LogNormal(np.log(0.1), 1.0)},
-        Measurements(*arrays),
+        Measurements(times, lower, upper, valid),
         BurdenCurves(),
         correlated=("growth_rate", "deceleration"),
     )

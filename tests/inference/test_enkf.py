@@ -129,7 +129,9 @@ def test_the_taper_and_the_scale():
     assert scale.from_scale(jnp.asarray(-50.0)) == 0.0
     field = EnsembleKalmanFilter("stochastic", localization=4.0)
     places = jnp.asarray([[0.0], [1.0], [jnp.nan]])
-    weights, own = field.tapers_of(places, places[:2])
+    tapers = field.tapers_of(places, places[:2])
+    assert tapers is not None
+    weights, own = tapers
     np.testing.assert_allclose(weights[2], 1.0)
     assert own[0, 1] == pytest.approx(float(gaspari_cohn(jnp.asarray(0.5))))
 

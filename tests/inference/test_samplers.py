@@ -1,5 +1,8 @@
 """SMC, variational inference and Pathfinder against a posterior in closed form; bad samples are called bad."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import linear_case as linear
@@ -9,20 +12,25 @@ import pytest
 from scipy import stats
 
 from tumortwin.inference import (
+    MapCalibrator,
+    Measurements,
     NutsCalibrator,
     PathfinderCalibrator,
+    PopulationProblem,
     Prior,
     Problem,
     SmcCalibrator,
     SviCalibrator,
+    Varying,
     calibrate,
 )
 from tumortwin.inference._pathfinder import LowRankNormal, inverse_hessians
 from tumortwin.inference._smc_moves import KERNELS
-from tumortwin.observation import AdcObservation, Datum
+from tumortwin.observation import AdcObservation, AdditiveError, Datum
 from tumortwin.params import parameter
 
 PATHS = ("offset", "slope")
+NORMAL: Any = stats.multivariate_normal
 
 
 class Killed:
@@ -54,7 +62,7 @@ def log_evidence(problem, days):
     rows = linear.design()[: 5 * days]
     values = np.concatenate([np.asarray(datum.values) for datum in problem.data])[: 5 * days]
     covariance = (rows * linear.PRIOR_SD**2) @ rows.T + linear.NOISE**2 * np.eye(len(values))
-    return stats.multivariate_normal(rows @ linear.PRIOR_MEAN, covariance).logpdf(values)
+    return NORMAL.logpdf(values, rows @ linear.PRIOR_MEAN, covariance)
 
 
 @pytest.mark.parametrize("kernel", sorted(KERNELS))
@@ -96,6 +104,49 @@ def test_the_terms_are_the_density_and_padding_is_none():
     assert problem.term_names() != linear.problem(seed=1).term_names()
 
 
+def lines(model, data):
+    return model.offset[:, None] + model.slope[:, None] * data.times
+
+
+def population():
+    """Two subjects, the second with a reading less."""
+    times = jnp.asarray([[0.0, 1.0, 3.0], [0.5, 2.0, 2.0]])
+    values, valid = 1.0 + 0.5 * times, jnp.asarray([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    varying = {
+        "offset": Varying(dist.Normal(1.0, 1.0), dist.HalfNormal(0.5), scale="identity"),
+        "slope": Varying(dist.LogNormal(-0.7, 0.5)),
+    }
+    data = Measurements(times, values, values, valid)
+    model = linear.build(linear.Line, 1.0, 0.5)
+    return PopulationProblem(model, varying, AdditiveError(jnp.asarray(0.3)), {}, data, lines)
+
+
+def test_the_terms_of_a_population_are_its_measurements():
+    problem = population()
+    z = problem.sample_prior(1, key=jax.random.key(0))[0]
+    terms = problem.log_terms(z)
+    assert terms[5] == 0.0 and np.isnan(problem.term_days[5])
+    np.testing.assert_array_equal(problem.term_days[:5], [0.0, 1.0, 3.0, 0.5, 2.0])
+    assert problem.log_prior(z) + jnp.sum(terms) == pytest.approx(float(problem.log_density(z)))
+    names = problem.term_names()
+    assert len(set(names)) == 6 and names[5] == "padding"
+    assert names[3] == "subject 1 day 0.5 [1.25, 1.25]"
+    with pytest.raises(ValueError, match="weigh_by=None for a PopulationProblem"):
+        calibrate(problem, SmcCalibrator(weigh_by=MapCalibrator()), key=jax.random.key(0))
+
+
+def test_smc_first_estimates_the_weights_of_images_where_asked():
+    """Data without a spacing keep their weights; the stage is run and its checkpoint fits."""
+    problem, settings = linear.problem(weight=0.4), SmcCalibrator(particles=800, weigh_by=MapCalibrator())
+    memory = Killed(3)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(problem, settings, key=jax.random.key(4), checkpoint=memory)
+    posterior = calibrate(problem, settings, key=jax.random.key(4), checkpoint=memory)
+    agrees(posterior, problem)
+    assert set(posterior.info["weights"].values()) == {0.4}
+    assert np.isnan(list(posterior.info["correlation_volume_mm3"].values())).all()
+
+
 def excluded(model, days):
     return jnp.full((len(days), 5), jnp.nan) * model.slope
 
@@ -133,13 +184,13 @@ def test_inverse_hessians_are_bfgs_and_the_gaussian_is_what_it_says():
     np.testing.assert_allclose(last.covariance(), dense, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(last.mean, points[-1] - dense @ slopes[-1], rtol=1e-7, atol=1e-9)
     z = rng.normal(size=(5, 6))
-    exact = stats.multivariate_normal(np.asarray(last.mean), dense).logpdf(z)
+    exact = NORMAL.logpdf(z, np.asarray(last.mean), dense)
     np.testing.assert_allclose(last.log_density(jnp.asarray(z)), exact, rtol=1e-8)
     drawn = np.asarray(last.draw(jnp.asarray(np.eye(6))) - last.mean[None])
     np.testing.assert_allclose(drawn.T @ drawn, dense, rtol=1e-8, atol=1e-10)
 
 
-class Two(linear.eqx.Module):
+class Two(eqx.Module):
     """Two numbers of which only the sum is seen."""
 
     a: jax.Array = parameter(unit="1")

@@ -145,7 +145,7 @@ class PathfinderCalibrator(AbstractCalibrator):
         ess = effective_draws(log_weights)
         reliable = k_hat < LARGEST_K_HAT and ess >= self.least_effective
         rows = np.asarray(
-            jax.random.categorical(child_key(state_key(state), "rows"), jnp.asarray(log_weights), shape=len(z))
+            jax.random.categorical(child_key(state_key(state), "rows"), jnp.asarray(log_weights), shape=(len(z),))
         )
         known = problem.scalars
         said = contraction_statement(known, z[rows][None][..., : len(known)])
@@ -248,18 +248,14 @@ def _path(settings: PathfinderCalibrator, problem: AbstractProblem, key: Array) 
     candidates, works = _starts(settings, problem, start_key)
     points, slopes, spent = _search(problem, np.asarray(candidates[jnp.argmax(works)]), settings)
     padding = ((0, settings.steps + 1 - len(points)), (0, 0))  # one shape for every path: nothing is compiled anew
-    normals = _inverse_hessians(
-        *(jnp.asarray(np.pad(a, padding, mode="edge")) for a in (points, slopes)), settings.memory
-    )
+    padded = [jnp.asarray(np.pad(array, padding, mode="edge")) for array in (points, slopes)]
+    normals = _inverse_hessians(padded[0], padded[1], settings.memory)
     bounds = []
     for step in range(len(points) - 1):
         normal = jax.tree.map(lambda leaf, k=step: leaf[k], normals)
-        bounds.append(
-            float(_sampled(settings, problem, normal, settings.elbo_draws, jax.random.fold_in(elbo_key, step))[2])
-        )
-    best = int(np.argmax(bounds)) if bounds else 0
-    if not bounds or not np.isfinite(bounds[best]):
-        return _Found(jax.tree.map(lambda leaf: leaf[0], normals), jnp.zeros(0), jnp.zeros(0), -np.inf, spent, best)
+        _, _, bound = _sampled(settings, problem, normal, settings.elbo_draws, jax.random.fold_in(elbo_key, step))
+        bounds.append(float(bound))
+    best = int(np.argmax(bounds))
     normal = jax.tree.map(lambda leaf: leaf[best], normals)
     draws, targets, _ = _sampled(settings, problem, normal, settings.draws, draw_key)
     return _Found(normal, draws, targets, bounds[best], float(spent), best)

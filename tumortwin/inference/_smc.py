@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.special import logsumexp
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._identifiability import contraction_statement
 from tumortwin.inference._laplace import constrained_draws
+from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._pareto import effective_draws
 from tumortwin.inference._pathfinder import weighted_error, weights_of
 from tumortwin.inference._posterior import Posterior
@@ -41,13 +41,13 @@ class SmcCalibrator(AbstractCalibrator):
 
     **Arguments:** `particles`; `kernel`: `random_walk`, `independent` (Student-t fitted to the particles) or `hmc`
     (`leapfrog` gradients a proposal; needs a `solve` with reverse-mode derivatives); `chunk` sweeps a step;
-    `vectorized`: particles side by side (small states) or one after another (3-D).
+    `vectorized`: particles side by side (small states) or one after another (3-D); `weigh_by`: the stage before that
+    estimates the weights of a power likelihood (images).
 
     **Good values:** 1000 particles; random_walk up to some five parameters, hmc beyond; least_share .5.
 
     **Limits:** as every importance sampler it is blind to a mode that no particle of the prior reached; the error of
-    the evidence counts the resampling of each step as independent (for convenience) and is a lower bound. The weights
-    of a power likelihood are taken as the problem has them; nothing is estimated from residuals as by the MAP stage.
+    the evidence counts the resampling of each step as independent (for convenience) and is a lower bound.
 
     Reference: Chopin (2002), Biometrika 89:539; Del Moral, Doucet & Jasra (2006), JRSS B 68:411; Buchholz, Chopin &
     Jacob (2021), Bayesian Anal. 16:745 (adaptive moves).
@@ -61,6 +61,7 @@ class SmcCalibrator(AbstractCalibrator):
     chunk: int = 10
     leapfrog: int = 8
     vectorized: bool = True
+    weigh_by: MapCalibrator | None = None
 
     def __check_init__(self) -> None:
         if self.kernel not in KERNELS:
@@ -72,6 +73,12 @@ class SmcCalibrator(AbstractCalibrator):
             )
 
     def init(self, problem: AbstractProblem, *, key: Array) -> State:
+        if self.weigh_by is not None:
+            return self.weigh_by.init(_with_weights(problem), key=key)
+        return self._prior(problem, key)
+
+    def _prior(self, problem: AbstractProblem, key: Array) -> State:
+        """Particles that have seen nothing."""
         z = np.asarray(_prior_points(problem, self.particles, child_key(key, "particles")))
         return {
             "key": np.asarray(jax.random.key_data(key)),
@@ -99,16 +106,24 @@ class SmcCalibrator(AbstractCalibrator):
         }
 
     def step(self, problem: AbstractProblem, state: State) -> State:
-        """One stage of weights, or one chunk of sweeps of the particles."""
+        """A step of the stage before, one stage of weights, or one chunk of sweeps of the particles."""
+        if self.weigh_by is not None and "exponents" not in state:
+            if not self.weigh_by.terminate(_with_weights(problem), state):
+                return self.weigh_by.step(_with_weights(problem), state)
+            return {**state, **self._prior(problem, state_key(state)), "weights": state["weights"]}
         if state["moving"]:
             return self._sweep(problem, state)
         pending = pending_days(problem, state)
         return self._weigh(problem, state, float(pending[0])) if pending.size else self._resampled(state)
 
     def terminate(self, problem: AbstractProblem, state: State) -> bool:
+        if "exponents" not in state:
+            return False
         return not state["moving"] and bool(state["moved"]) and pending_days(problem, state).size == 0
 
     def progress(self, problem: AbstractProblem, state: State) -> tuple[int, int]:
+        if self.weigh_by is not None and "exponents" not in state:
+            return self.weigh_by.progress(_with_weights(problem), state)
         total = np.unique(problem.term_days[~np.isnan(problem.term_days)]).size
         return total - pending_days(problem, state).size, total
 
@@ -160,7 +175,7 @@ class SmcCalibrator(AbstractCalibrator):
         share = _largest_share(state["log_weights"], gain, rest, enough)
         increments = state["log_weights"] + share * gain
         increments = np.where(np.isneginf(gain), -np.inf, increments)
-        gained = float(logsumexp(increments))
+        gained = float(np.logaddexp.reduce(increments))
         if not np.isfinite(gained):
             raise FloatingPointError(
                 f"required: a particle that the data of day {day:g} do not exclude; received: none of "
@@ -296,7 +311,7 @@ def _largest_share(log_weights: np.ndarray, gain: np.ndarray, rest: float, enoug
 
     def ess(share: float) -> float:
         raw = np.where(np.isneginf(gain), -np.inf, log_weights + share * np.where(np.isneginf(gain), 0.0, gain))
-        top = logsumexp(raw)
+        top = float(np.logaddexp.reduce(raw))
         return effective_draws(raw - top) if np.isfinite(top) else 0.0
 
     if ess(rest) >= enough:
@@ -311,7 +326,7 @@ def _largest_share(log_weights: np.ndarray, gain: np.ndarray, rest: float, enoug
 def _relative_variance(log_weights: np.ndarray, increments: np.ndarray) -> float:
     """Relative variance of the mean incremental weight (delta method)."""
     with np.errstate(invalid="ignore"):
-        raw = np.exp(increments - log_weights - logsumexp(increments))
+        raw = np.exp(increments - log_weights - np.logaddexp.reduce(increments))
     ratios = np.where(np.isneginf(increments), 0.0, raw)
     weights = np.exp(log_weights)
     return float(np.sum(weights**2 * (ratios - np.sum(weights * ratios)) ** 2))
@@ -324,5 +339,17 @@ def _recorded(state: State, seen: dict[str, Any]) -> State:
 def _weights_by_name(problem: AbstractProblem, state: State) -> dict[str, Any]:
     if not isinstance(problem, Problem):
         return {}
+    known = {"weights": "weights", "correlation_volume": "correlation_volume_mm3"}
     names = [datum.name for datum in problem.data]
-    return {"weights": dict(zip(names, map(float, state["weights"]), strict=True))}
+    return {
+        said: dict(zip(names, map(float, state[name]), strict=True)) for name, said in known.items() if name in state
+    }
+
+
+def _with_weights(problem: AbstractProblem) -> Problem:
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            f"required: weigh_by=None for a {type(problem).__name__}, which has no power likelihood; received: a stage "
+            "that estimates weights"
+        )
+    return problem

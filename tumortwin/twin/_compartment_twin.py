@@ -189,6 +189,6 @@ def _drawn(problem: PopulationProblem, z: Array, days: Array, noise: bool, key: 
     def one(point: Array, draw_key: Array) -> Array:
         values = problem.constrain(point)
         curve = problem.solve(problem.bound(values), asked)[0]
-        return problem.error(values).noise(curve).sample(draw_key) if noise else curve
+        return jnp.asarray(problem.error(values).noise(curve).sample(draw_key)) if noise else curve
 
     return jax.vmap(one)(z, jax.random.split(key, z.shape[0]))
