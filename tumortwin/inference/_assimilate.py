@@ -69,13 +69,13 @@ def assimilate(
 
     - Terms already taken in, by name (`AbstractProblem.term_names`: day and content), count once. With no new one the
       very same object comes back: the same scan twice changes nothing.
-    - `particles=None` starts from the prior.
+    - `particles=None` starts from the prior. The weights of images are those of the problem.
 
     **Raises:** `ValueError` when what was taken in is missing from the problem, or has another likelihood now (another
     treatment, model, or correction of a value): particles cannot forget; calibrate anew (`particles=None`).
     """
     if particles is None:
-        state = calibrator.init(problem, key=key)
+        state = calibrator.start(problem, key=key)
         particles = Particles(state, (), log_targets(problem, calibrator, state))
     names, days = problem.term_names(), problem.term_days
     terms = [name for name, day in zip(names, days, strict=True) if not np.isnan(day)]
@@ -109,7 +109,6 @@ def assimilate(
 
 def _continued(particles: Particles, problem: AbstractProblem, calibrator: SmcCalibrator, key: Array) -> State:
     """A state about to take in what is new, or a refusal."""
-
     z, taken = particles.state["z"], set(particles.taken)
     if z.shape != (calibrator.particles, problem.size):
         raise ValueError(
@@ -119,7 +118,7 @@ def _continued(particles: Particles, problem: AbstractProblem, calibrator: SmcCa
     state = {
         **particles.state,
         **calibrator.fresh(problem, z),
-        "key": np.asarray(jax.random.key_data(key)),
+        "key": np.asarray(jax.random.key_data(jax.random.fold_in(key, particles.version))),
         "log_weights": particles.state["log_weights"],
         "scale": particles.state["scale"],
         "exponents": np.asarray([float(name in taken) for name in problem.term_names()]),

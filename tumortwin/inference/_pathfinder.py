@@ -282,7 +282,8 @@ def _search(
         options={"maxiter": settings.steps, "maxcor": settings.memory, "ftol": 1e-10, "gtol": 1e-6},
     )
     points = points[: settings.steps + 1] if len(points) > 1 else [*points, points[-1]]
-    return np.stack(points), np.stack([seen[z.tobytes()] for z in points]), int(found.nfev)
+    slopes = [seen[z.tobytes()] if z.tobytes() in seen else evaluate(z)[1] for z in points]
+    return np.stack(points), np.stack(slopes), int(found.nfev)
 
 
 @eqx.filter_jit

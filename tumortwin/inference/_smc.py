@@ -75,9 +75,9 @@ class SmcCalibrator(AbstractCalibrator):
     def init(self, problem: AbstractProblem, *, key: Array) -> State:
         if self.weigh_by is not None:
             return self.weigh_by.init(_with_weights(problem), key=key)
-        return self._prior(problem, key)
+        return self.start(problem, key=key)
 
-    def _prior(self, problem: AbstractProblem, key: Array) -> State:
+    def start(self, problem: AbstractProblem, *, key: Array) -> State:
         """Particles that have seen nothing."""
         z = np.asarray(_prior_points(problem, self.particles, child_key(key, "particles")))
         return {
@@ -110,7 +110,7 @@ class SmcCalibrator(AbstractCalibrator):
         if self.weigh_by is not None and "exponents" not in state:
             if not self.weigh_by.terminate(_with_weights(problem), state):
                 return self.weigh_by.step(_with_weights(problem), state)
-            return {**state, **self._prior(problem, state_key(state)), "weights": state["weights"]}
+            return {**state, **self.start(problem, key=state_key(state)), "weights": state["weights"]}
         if state["moving"]:
             return self._sweep(problem, state)
         pending = pending_days(problem, state)
@@ -255,9 +255,8 @@ class SmcCalibrator(AbstractCalibrator):
         return {**state, "moving": np.asarray(False), "moved": np.asarray(True), "origin": state["origin"][:0]}
 
     def _key(self, state: State) -> Array:
-        """A key of the present stage; a last rejuvenation has its own."""
-        stage, pending = state["stage_ess"].size, bool(state["exponents"].min(initial=1.0) < 1)
-        return jax.random.fold_in(child_key(state_key(state), "stage"), 2 * stage + pending)
+        """A key of the present stage, in which the particles are resampled once at most."""
+        return jax.random.fold_in(child_key(state_key(state), "stage"), state["stage_ess"].size)
 
 
 STAGES = ("day", "exponent", "ess", "log_evidence", "acceptance", "correlation", "sweeps")
