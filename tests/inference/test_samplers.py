@@ -58,11 +58,11 @@ def test_smc_resumes_bit_for_bit_and_says_when_particles_did_not_move():
 
 
 def test_particles_go_on_with_new_terms_and_cannot_forget():
-    """Two days, then all with one of them late; the same again; a term gone; another likelihood."""
+    """Three days, then all with some late; the same again; a term gone; another likelihood."""
     every, key = line(), jax.random.key(3)
-    first = assimilate(None, every.only([2, 5]), SMC, key=key)
-    assert first.version == 1 and first.history[0].days == (1.0, 4.0) and not first.history[0].late
-    found = assimilate(first, every, SMC, key=key)
+    first = assimilate(None, every.only([2, 3, 5]), SMC, key=key)
+    assert first.version == 1 and first.history[0].days == (1.0, 2.5, 4.0) and not first.history[0].late
+    found = assimilate(first, every, SMC, key=key)  # a second value of day 2.5 among them
     assert found.version == 2 and found.history[1].late and found.history[1].days == (0.0, 2.5)
     assert first.version == 1
     agrees(found.posterior(every, SMC), every.exact())

@@ -167,14 +167,13 @@ class SmcCalibrator(AbstractCalibrator):
     def _weigh(self, problem: AbstractProblem, state: State, day: float) -> State:
         """Takes in as much of a day as the particles stand; with too few left over, they are resampled."""
         current = weighted(problem, state)
-        mask = problem.term_days == day
+        mask = (problem.term_days == day) & (state["exponents"] < 1)
         terms = np.asarray(log_terms_of(current, self.vectorized, jnp.asarray(state["z"])))
         gain = _impossible_unless_finite(terms[:, mask].sum(axis=1))
         rest = 1.0 - float(state["exponents"][mask][0])
         enough = self.least_share * self.particles
         share = _largest_share(state["log_weights"], gain, rest, enough)
-        increments = state["log_weights"] + share * gain
-        increments = np.where(np.isneginf(gain), -np.inf, increments)
+        increments = _incremented(state["log_weights"], gain, share)
         gained = float(np.logaddexp.reduce(increments))
         if not np.isfinite(gained):
             raise FloatingPointError(
@@ -305,11 +304,17 @@ def _impossible_unless_finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, -np.inf)
 
 
+def _incremented(log_weights: np.ndarray, gain: np.ndarray, share: float) -> np.ndarray:
+    """Unnormalized log weights after a share of the gain; what is impossible stays so at any share."""
+    possible = np.isfinite(gain)
+    return np.where(possible, log_weights + share * np.where(possible, gain, 0.0), -np.inf)
+
+
 def _largest_share(log_weights: np.ndarray, gain: np.ndarray, rest: float, enough: float) -> float:
     """The largest exponent up to `rest` that leaves `enough` effective particles, by bisection; 0 when none does."""
 
     def ess(share: float) -> float:
-        raw = np.where(np.isneginf(gain), -np.inf, log_weights + share * np.where(np.isneginf(gain), 0.0, gain))
+        raw = _incremented(log_weights, gain, share)
         top = float(np.logaddexp.reduce(raw))
         return effective_draws(raw - top) if np.isfinite(top) else 0.0
 
