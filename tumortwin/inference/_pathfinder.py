@@ -77,7 +77,7 @@ class PathfinderCalibrator(AbstractCalibrator):
     **Arguments:** `paths`; `draws` a path; `steps` of the search at most; `memory` J pairs; `elbo_draws` K a step;
     `least_effective` of the weighted draws; `vectorized`: draws side by side (small states) or one after another (3-D).
 
-    **Good values:** paths 4-8; memory 6-10; elbo_draws 10-25; some 100 gradients a path.
+    **Good values:** paths 4-8; memory 6-10; elbo_draws 10-25; 100-400 gradients a path.
 
     **Limits:** a Gaussian a path (mathematical): in tens of dimensions k-hat is nearly always above .7, and the draws
     are for starting NUTS (`NutsCalibrator.start`).
