@@ -10,10 +10,12 @@ import pytest
 from normal_case import PATHS, Killed, agrees, line
 
 from tumortwin.inference import (
+    LaplaceCalibrator,
     MapCalibrator,
     Measurements,
     PathfinderCalibrator,
     PopulationProblem,
+    PsisCalibrator,
     SmcCalibrator,
     SviCalibrator,
     Varying,
@@ -123,6 +125,12 @@ def test_the_terms_of_a_population_are_its_measurements():
     assert names[3] == "subject 1 day 0.5 [1.25, 1.25]"
     with pytest.raises(ValueError, match="weigh_by=None for a PopulationProblem"):
         calibrate(problem, SmcCalibrator(weigh_by=MapCalibrator()), key=jax.random.key(0))
+
+
+def test_a_population_has_no_mode():
+    for calibrator in (MapCalibrator(), LaplaceCalibrator(), PsisCalibrator()):
+        with pytest.raises(ValueError, match="required: a problem with a mode; received: a PopulationProblem"):
+            calibrate(population(), calibrator, key=jax.random.key(0))
 
 
 def test_data_that_exclude_every_particle_are_an_error():

@@ -11,7 +11,7 @@ from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._pareto import LARGEST_K_HAT, effective_draws, pareto_smooth
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._prior import prior_draws
-from tumortwin.inference._problem import Problem, log_density_batch
+from tumortwin.inference._problem import AbstractProblem, Problem, log_density_batch
 from tumortwin.inference._student import mixture_log_density, refitted, student_draws
 
 # After a refit, the largest move of a mean (in sds) or an sd (relative) by the last third of the draws that counts as
@@ -62,7 +62,7 @@ class PsisCalibrator(AbstractCalibrator):
                 f"received: {self.batch}, {self.chunk}, {self.degrees}"
             )
 
-    def init(self, problem: Problem, *, key: Array) -> State:
+    def init(self, problem: AbstractProblem, *, key: Array) -> State:
         return self.laplace.init(problem, key=key)
 
     def step(self, problem: Problem, state: State) -> State:

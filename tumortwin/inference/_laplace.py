@@ -65,7 +65,7 @@ class LaplaceCalibrator(AbstractCalibrator):
     map: MapCalibrator = MapCalibrator()
     draws: int = 1000
 
-    def init(self, problem: Problem, *, key: Array) -> State:
+    def init(self, problem: AbstractProblem, *, key: Array) -> State:
         return self.map.init(problem, key=key)
 
     def step(self, problem: Problem, state: State) -> State:

@@ -14,7 +14,7 @@ from tumortwin.inference._correlation import reweight
 from tumortwin.inference._linearize import STEP, linearize
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._prior import prior_draws
-from tumortwin.inference._problem import Problem
+from tumortwin.inference._problem import AbstractProblem, Problem
 
 # The prior's curvature is taken to be at least this during the search (it may vanish in the tail of a heavy prior).
 LEAST_CURVATURE = 0.1
@@ -60,7 +60,12 @@ class MapCalibrator(AbstractCalibrator):
     tolerance: float = 0.05
     max_steps: int = 30
 
-    def init(self, problem: Problem, *, key: Array) -> State:
+    def init(self, problem: AbstractProblem, *, key: Array) -> State:
+        if not isinstance(problem, Problem):
+            raise ValueError(
+                f"required: a problem with a mode; received: a {type(problem).__name__}, whose density is unbounded "
+                "where subjects do not differ; try: NutsCalibrator(laplace=None), SmcCalibrator or SviCalibrator"
+            )
         points = [jnp.zeros(problem.prior.size)]
         if self.starts > 1:
             draws = problem.prior.sample((self.starts - 1,), key=child_key(key, "starts"))

@@ -29,8 +29,8 @@ class NutsCalibrator(AbstractCalibrator):
 
     In these coordinates the posterior is close to a standard normal one, so the mass matrix stays the identity and only
     the step size is adapted. A hierarchical model has no useful mode: with `laplace=None` the chains start halfway
-    between draws of the prior and its mode, and the mass matrix is adapted in the warmup, as in Stan. With a `start` they
-    begin at draws that Pathfinder finds, with its covariance as first mass matrix.
+    between draws of the prior and its mode, and the mass matrix is adapted in the warmup, as in Stan. With a `start`
+    they begin at draws that Pathfinder finds, with its covariance as first mass matrix.
 
     A step is one chunk of `chunk` transitions of all chains (warmup included); the whole sampler state is in the
     state, so a run that was killed between two chunks ends with bitwise the same numbers.
