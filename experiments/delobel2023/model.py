@@ -107,12 +107,9 @@ class Weighed:
         """[node, patient, virtual] of the known volumes after the first."""
         error, found = LogNormalError(jnp.asarray(noise)), []
         for i, volumes in enumerate(self.records.known):
-            seen = jnp.asarray(volumes[1:])
-            found.append(
-                np.asarray(error.log_likelihood(jnp.asarray(self.curves[:, i, :, 1 : volumes.size]), seen, seen)).sum(
-                    -1
-                )
-            )
+            curves = jnp.asarray(self.curves[:, i, :, 1 : volumes.size])
+            seen = jnp.broadcast_to(jnp.asarray(volumes[1:]), curves.shape)
+            found.append(np.asarray(error.log_likelihood(curves, seen, seen)).sum(axis=-1))
         return np.stack(found, axis=1)
 
     @property

@@ -32,6 +32,7 @@ from tumortwin.runs import Run, Verdict, at_most, measured
 VIRTUAL, VIRTUAL_QUICK = 512, 64  # virtual patients at every node
 DRAWS = 400
 FEW = 5
+LEAST_PATIENTS = 3  # a population of two others
 TWINS = {"given": "under the drug that was given", "ruled": "under the trial's rule"}
 
 
@@ -45,6 +46,9 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     draw_fits(run, visits, fitted)
     found = of_fit(visits, fitted, expected)
     cycles = cycles_of(visits)
+    if not cycles or len(visits.names) < LEAST_PATIENTS:
+        run.say(f"no forecast: {len(cycles)} cycles, {len(visits.names)} patients; it needs one and {LEAST_PATIENTS}")
+        return [*found, measured("forecast_cycles", 0)]
     if quick:
         cycles = [cycle for cycle in cycles if cycle.number == 0][:FEW]
     forecasts = forecast_all(run, visits, cycles, VIRTUAL_QUICK if quick else VIRTUAL)

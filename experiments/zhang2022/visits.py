@@ -7,14 +7,16 @@ import numpy as np
 from tumortwin.io import Table
 
 ADAPTIVE = "Adaptive"
+LEAST_PSA = 0.01  # [ng/mL] of an assay: a smaller reading (0 is one) stands for this
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Visits:
     """Arrays [patient, visit], padded on the right by the last day; `valid` False there.
 
-    `days` from the patient's first visit; `psa` [ng/mL]; `relative` [1], over a maximum that lies in the future and so
-    serves for scoring and fits alone; `on` 1 where the drug is given from that visit on; `adaptive` [patient].
+    `days` from the patient's first visit; `psa` [ng/mL], at least `LEAST_PSA`; `relative` [1], over a maximum that lies
+    in the future and so serves for scoring and fits alone; `on` 1 where the drug is given from that visit on;
+    `adaptive` [patient].
     """
 
     names: tuple[str, ...]
@@ -60,7 +62,7 @@ def visits_of(table: Table) -> Visits:
     on = np.array([drug.at(i, days) for i, days in enumerate(psa.times)])
     adaptive = table.covariates["cohort"] == ADAPTIVE
     days = psa.times - psa.times[:, :1]
-    return Visits(psa.subjects, adaptive, days, psa.values, relative.values, on, psa.valid)
+    return Visits(psa.subjects, adaptive, days, np.maximum(psa.values, LEAST_PSA), relative.values, on, psa.valid)
 
 
 def cycles_of(visits: Visits) -> list[Cycle]:
