@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from experiments.delobel2023.figures import draw_forecasts
-from experiments.delobel2023.model import FREE, SHARED, Weighed, design
+from experiments.delobel2023.model import FREE, SHARED, Weighed, design, nearer
 from experiments.delobel2023.record import HELD_OUT, Records, records_of
 from tumortwin.io import load_table
 from tumortwin.metrics import (
@@ -26,7 +26,8 @@ from tumortwin.metrics import (
 )
 from tumortwin.runs import Run, Verdict, at_least, measured
 
-SIZE, SIZE_QUICK = (256, 64), (32, 32)  # points of what is shared, and of what is free
+SIZE, SIZE_QUICK = (128, 64), (32, 32)  # points of what is shared in a round, and of what is free
+ROUNDS, ROUNDS_QUICK = 4, 2
 DRAWS = 2000
 UNIT = "cm^3"
 TWIN, UNCARRIED = "persister", "persister_from_curve"
@@ -40,8 +41,13 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     for note in records.notes:
         run.say(note)
     chosen = design(*(SIZE_QUICK if quick else SIZE))
-    with run.progress.task("design"):
+    rounds = ROUNDS_QUICK if quick else ROUNDS
+    with run.progress.task("design", total=rounds) as bar:
         weighed = Weighed(records, chosen)
+        for _ in range(rounds - 1):
+            bar.advance()
+            chosen = nearer(weighed, chosen)
+            weighed = Weighed(records, chosen)
     samples = forecasts_of(weighed, np.random.default_rng(run.config.seed))
     draw_forecasts(run, weighed, samples[TWIN], samples["persistence"])
     write_card(run, records)

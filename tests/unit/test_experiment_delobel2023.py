@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import lognorm
+from scipy.stats import lognorm, norm
 
-from experiments.delobel2023.model import NOISES, Design, Weighed, design
+from experiments.delobel2023.model import NOISES, SHARED, Design, Weighed, design, nearer
 from experiments.delobel2023.record import MEAN_LEVEL, RADIOTHERAPY, Records, records_of
 from tumortwin._errors import InputError
 from tumortwin.io import DoseHistory, Readings, Table
@@ -106,3 +106,32 @@ def test_carried_forecasts_begin_at_the_last_volume(weighed: tuple[Records, Desi
     size = records.known[0].size
     expected = np.median(records.known[0][-1] * drawn[:, size:] / drawn[:, size - 1 : size], axis=0)
     np.testing.assert_allclose(carried, expected, rtol=0.03)
+
+
+class Known:
+    """Stands for weights whose posterior is known: normal, 1.5 spreads above the prior's center, .3 spreads wide."""
+
+    def __init__(self, chosen: Design) -> None:
+        center, spread = np.array([(np.log(m), s) for m, s in SHARED.values()]).T
+        unit = (chosen.shared - center) / spread
+        self.unit = unit
+        ratio = norm.logpdf(unit, 1.5, 0.3) - norm.logpdf(unit)
+        self.log_weight = ratio.sum(axis=1) + chosen.log_importance
+
+
+def test_rounds_find_a_narrow_posterior() -> None:
+    """More nodes carry the weight in each round, and the evidence is right: the ratio integrates to 1."""
+    chosen = design(512, 4)
+    carriers = []
+    for _ in range(4):
+        known = Known(chosen)
+        weight = np.exp(known.log_weight - known.log_weight.max())
+        weight /= weight.sum()
+        carriers.append(1.0 / np.sum(weight**2))
+        chosen = nearer(known, chosen)  # type: ignore[arg-type]
+    assert carriers[0] < 5.0 and carriers[-1] > 100.0
+    last = Known(chosen)
+    np.testing.assert_allclose(np.exp(last.log_weight).mean(), 1.0, rtol=0.1)
+    assert np.exp(chosen.log_importance).max() < 5.05
+    weight = np.exp(last.log_weight) / np.exp(last.log_weight).sum()
+    np.testing.assert_allclose(weight @ last.unit, 1.5, atol=0.05)
