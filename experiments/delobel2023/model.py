@@ -99,7 +99,6 @@ def nearer(weighed: "Weighed", chosen: Design) -> Design:
     share = of_prior / count
     near = mean + _sobol(count - of_prior, dimension) @ np.linalg.cholesky(covariance).T
     shared = np.concatenate([near, center + spread * _sobol(of_prior, dimension)])
-    share = of_prior / count
     log_prior = norm.logpdf(shared, center, spread).sum(axis=1)
     root = np.linalg.cholesky(covariance)
     unit = np.linalg.solve(root, (shared - mean).T).T

@@ -147,7 +147,8 @@ def write_card(run: Run, records: Records) -> None:
         split=f"by time within a patient: the last {HELD_OUT} volumes are hidden; what is shared is of the known ones",
         site_split="not possible: site and scanner are not in the file",
         comparators=("persistence", "exponential of all known volumes", "exponential of the last two known", UNCARRIED),
-        looks="model chosen with the two volumes before the hidden ones; the hidden ones once",
+        looks="model chosen with the two volumes before the hidden ones; the hidden ones twice, between which only the "
+        "number of points of the design changed",
         limits=(
             "the model is this framework's, not the paper's: S' = growth S - (kill + persistence) D S + reversion P; "
             "X' = kill D S - clearance X; P' = persistence D S - resistance D P - reversion P; "
