@@ -61,10 +61,10 @@ def test_leaving_a_measurement_out_is_the_closed_form_of_a_normal_mean():
 
 def test_a_point_that_the_others_do_not_expect_asks_for_a_refit():
     rng = np.random.default_rng(1)
-    values = np.append(rng.normal(1.0, NOISE, 3), 12.0)
+    values = np.append(rng.normal(1.0, NOISE, 12), 14.0)
     draws = exact_draws(values, 4000, rng)
     found = pareto_leave_one_out(stats.norm.logpdf(values, draws[:, None], NOISE))
-    assert found.k_hat[3] > 0.7 > found.k_hat[:3].max()
+    assert found.k_hat[-1] > 0.7 > found.k_hat[:-1].max()
 
 
 class Level(eqx.Module):
@@ -99,7 +99,7 @@ def scores(*columns):
 
 def test_two_models_are_weighted_by_the_closed_form():
     """Densities (a, b) and (c, d): sum of (p - q) / (w p + (1 - w) q) = 0, linear in w for two points."""
-    a, b, c, d = 0.9, 0.2, 0.3, 0.5
+    a, b, c, d = 0.9, 0.4, 0.2, 0.5
     weight = -((a - b) * d + (c - d) * b) / (2 * (a - b) * (c - d))
     assert 0 < weight < 1
     found = stacking_weights(scores([a, c], [b, d]))
@@ -109,11 +109,11 @@ def test_two_models_are_weighted_by_the_closed_form():
 
 
 def test_the_weights_are_those_of_arviz():
-    """Of four models' scores of 60 points, by arviz's `compare(method="stacking")`."""
+    """Of four models' scores of 60 points, by `compare(method="stacking")` of arviz 0.22."""
     rng = np.random.default_rng(5)
     table = np.exp(rng.normal(size=(60, 4)) * [0.5, 1.0, 1.0, 0.3] + [0.0, 0.1, -0.4, -1.0])
     found = stacking_weights(scores(*table.T))
-    assert list(found.weights.values()) == pytest.approx(ARVIZ_WEIGHTS, abs=2e-3)
+    assert list(found.weights.values()) == pytest.approx([0.39754620, 0.57045430, 0.03199950, 0.0], abs=2e-3)
 
 
 def test_what_is_worse_everywhere_gets_nothing_and_twins_share():

@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from tumortwin.inference._leave_one_out import LeaveOneOut
 from tumortwin.inference._pareto import LARGEST_K_HAT
 
-_TOLERANCE = 1e-10
-_GAP = 1e-6  # of the mean log density, by which the optimum may be missed
+_TOLERANCE = 1e-14
+_GAP = 1e-5  # of the mean log density, by which the optimum may be missed
 
 
 @dataclasses.dataclass(frozen=True)
