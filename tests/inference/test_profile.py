@@ -21,7 +21,7 @@ def least_squares(given):
 def test_the_profile_of_a_linear_model_is_a_parabola(index):
     given = linear.problem()
     best, covariance = least_squares(given)
-    name, sd = given.names[index], np.sqrt(covariance[index, index])
+    name, sd = given.names[index], float(np.sqrt(covariance[index, index]))
     values = best[index] + sd * np.linspace(-4, 4, 17)
     found = profile_likelihood(given, name, values, np.zeros(2))
     np.testing.assert_allclose(found.log_likelihood, -0.5 * ((values - best[index]) / sd) ** 2, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tumortwin.inference import AbstractCalibrator, Posterior, simulation_based_calibration, thinned_ranks
+from tumortwin.inference import AbstractCalibrator, Posterior, Problem, simulation_based_calibration, thinned_ranks
 
 
 class Exact(AbstractCalibrator):
@@ -31,6 +31,7 @@ class Exact(AbstractCalibrator):
         return 1, 1
 
     def postprocess(self, problem, state):
+        assert isinstance(problem, Problem)
         mean, covariance = linear.exact(problem)
         rng = np.random.default_rng(state["key"])
         factor = np.linalg.cholesky(covariance)
