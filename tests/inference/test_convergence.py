@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tumortwin.inference import NotConvergedError, Posterior, convergence, require_converged
+from tumortwin.inference import NotConverged, Posterior, convergence, require_converged
 
 CHAINS, DRAWS = 4, 500
 
@@ -66,17 +66,17 @@ def test_a_good_posterior_is_handed_back_and_a_vector_is_judged_entry_by_entry()
     found = convergence(posterior(several))
     assert list(found.r_hat) == ["rate[0]", "rate[1]"]  # what never moves is left out
     several[0, :, 1] += 1.0
-    with pytest.raises(NotConvergedError, match=r"R-hat <= 1.01.* of rate\[1\]; try: .*warmup"):
+    with pytest.raises(NotConverged, match=r"(?s)R-hat <= 1.01.* of rate\[1\].*try: .*warmup"):
         require_converged(posterior(several))
 
 
 def test_what_failed_is_said_with_what_to_try():
-    with pytest.raises(NotConvergedError, match=r"400 effective draws in the middle.*of rate; try: more draws"):
+    with pytest.raises(NotConverged, match=r"(?s)400 effective draws in the middle.*of rate.*try: +more draws"):
         require_converged(posterior(chains(memory=0.97)), largest_r_hat=2.0)
-    with pytest.raises(NotConvergedError, match=r"at most 0 divergences; received: 3; try: accept=0.95"):
+    with pytest.raises(NotConverged, match=r"at most 0 divergences\nreceived: 3\ntry: +accept=0.95"):
         require_converged(posterior(chains(), divergences=3.0))
     require_converged(posterior(chains(), divergences=3.0), most_divergences=5.0)
-    with pytest.raises(NotConvergedError, match="divergences; received: nan"):
+    with pytest.raises(NotConverged, match="divergences\nreceived: nan"):
         require_converged(posterior(chains(), divergences=float("nan")))
 
 
@@ -86,14 +86,14 @@ def test_weighted_draws_and_modes_are_judged_by_what_they_say():
     good = Posterior(drawn, weights, {"k_hat": 0.3, "ess": 800.0, "sample_reliable": 1.0, "map_converged": 1.0}, "")
     assert require_converged(good) is good
     for name, value, match in (
-        ("k_hat", 0.9, "k-hat <= 0.7; received: 0.90; try: more rounds"),
-        ("ess", 20.0, "400 effective draws; received: 20"),
+        ("k_hat", 0.9, "k-hat <= 0.7\nreceived: 0.90\ntry: +more rounds"),
+        ("ess", 20.0, "400 effective draws\nreceived: 20"),
         ("sample_reliable", 0.0, "settled"),
         ("map_converged", 0.0, "more starts"),
     ):
-        with pytest.raises(NotConvergedError, match=match):
+        with pytest.raises(NotConverged, match=match):
             require_converged(dataclasses.replace(good, diagnostics={**good.diagnostics, name: value}))
-    with pytest.raises(NotConvergedError, match="two chains, or a diagnosis"):
+    with pytest.raises(NotConverged, match="two chains, or a diagnosis"):
         require_converged(dataclasses.replace(good, diagnostics={}))
     with pytest.raises(ValueError, match="two chains of 8 equally weighted draws; received: 1 of 1000, weighted"):
         convergence(good)

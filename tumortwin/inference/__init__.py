@@ -1,10 +1,10 @@
 """From data to a posterior: prior, problem, calibrators, diagnostics."""
 
+from tumortwin._errors import NotConverged as NotConverged
 from tumortwin.inference._calibrate import AbstractCalibrator as AbstractCalibrator
 from tumortwin.inference._calibrate import Checkpoint as Checkpoint
 from tumortwin.inference._calibrate import calibrate as calibrate
 from tumortwin.inference._convergence import Convergence as Convergence
-from tumortwin.inference._convergence import NotConvergedError as NotConvergedError
 from tumortwin.inference._convergence import convergence as convergence
 from tumortwin.inference._convergence import require_converged as require_converged
 from tumortwin.inference._correlation import correlation_volume as correlation_volume

@@ -7,6 +7,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, gelman_rubin
 from scipy import stats
 
+from tumortwin._errors import NotConverged
 from tumortwin.inference._pareto import LARGEST_K_HAT
 from tumortwin.inference._posterior import Posterior
 
@@ -15,10 +16,6 @@ LEAST_EFFECTIVE = 400.0
 _TAILS = (0.05, 0.95)
 _FEWEST_DRAWS = 8  # of a chain: four in each half
 _NAMED = 3  # of the quantities that failed, in a message
-
-
-class NotConvergedError(RuntimeError):
-    """A posterior that must not be used: what was required, what came, what to try."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +89,14 @@ def require_converged(
     Chains are judged by `convergence` of every quantity and by the divergences of the sampler, weighted draws by k-hat,
     by their effective number and by the verdict of the sampler (`sample_reliable`), a mode by `map_converged`.
 
-    **Raises:** `NotConvergedError`, which names everything that failed and says what to try for each.
+    **Raises:** `NotConverged`, which names everything that failed and says what to try for each.
     """
     found = list(_failures(posterior, largest_r_hat, least_effective, most_divergences, largest_k_hat))
     if found:
         required, received, advice = zip(*found, strict=True)
-        raise NotConvergedError(
-            f"required: {', '.join(required)}; received: {', '.join(received)}; try: {'; '.join(dict.fromkeys(advice))}"
+        raise NotConverged(
+            f"required: {', '.join(required)}\nreceived: {', '.join(received)}\n"
+            f"try:      {'; '.join(dict.fromkeys(advice))}"
         )
     return posterior
 
@@ -137,7 +135,7 @@ def _failures(
         yield "two chains, or a diagnosis of the sample", "neither", _TRY_SAMPLER
 
 
-_TRY_LONGER = "more warmup (warmup=1000), other starts, or the other centering of the effects"
+_TRY_LONGER = "more warmup, or the other centering of the effects"
 _TRY_DRAWS = "more draws, or a model with fewer confounded parameters (see the statement of what is identified)"
 _TRY_SMALLER_STEPS = "accept=0.95, the other centering of the effects, or tighter priors of the spreads"
 _TRY_ROUNDS = "more rounds of draws, or NUTS"
