@@ -75,5 +75,5 @@ def draw_coverage(
     right.axvline(NOMINAL, color=GRAY, lw=0.8)
     right.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=7)
     right.invert_yaxis()
-    right.set_xlabel("parameters inside their 95 % intervals [1]")
+    right.set_xlabel("parameters inside 95 % intervals [1]", fontsize=9)
     _save(run, figure, "coverage")

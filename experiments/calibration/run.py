@@ -29,7 +29,7 @@ from tumortwin.inference import (
 from tumortwin.runs import Run, Verdict, at_least, between, measured
 
 FULL = {"gompertz": 200, "logistic": 25, "heavy_tails": 25, "bank": 200, "psis": 100}
-QUICK = {"gompertz": 10, "logistic": 10, "heavy_tails": 10, "bank": 10, "psis": 10}
+QUICK = {"gompertz": 10, "logistic": 5, "heavy_tails": 5, "bank": 10, "psis": 10}
 MEMBERS, QUICK_MEMBERS, CHUNK = 16384, 4096, 1024
 BINS = 10
 PLAUSIBLE = (0.0, 20_000.0)  # [mm^3] no mouse carries more than 20 g of tumor; below 0 only the error of a caliper
