@@ -9,6 +9,7 @@ import linear_case as linear
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from pair_case import pair
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
@@ -25,7 +26,6 @@ from tumortwin.inference import (
     pareto_smooth,
     ranks,
     reweight,
-    truncated_log_normal,
     uniformity,
 )
 from tumortwin.inference._correlation import shared_residuals
@@ -125,34 +125,14 @@ def test_reweighting_repairs_the_error_of_a_mean_of_correlated_voxels():
     assert float(again.weights[0]) == pytest.approx(1.0 / volumes[0])
 
 
-class Pair(eqx.Module):
-    """Only the ratio of two rates is seen at one time; both at two."""
-
-    diffusivity: jax.Array = parameter(unit="mm^2/day")
-    growth: jax.Array = parameter(unit="1/day")
-
-
-def _width(model, days):
-    width = jnp.sqrt(model.diffusivity / model.growth)
-    return width + jnp.asarray(days)[:, None] * 2 * jnp.sqrt(model.diffusivity * model.growth) * jnp.ones((1, 4))
-
-
-def _pair(days, bounded=False):
-    diffusivity = truncated_log_normal(0.135, 0.8, 0.01, 1.0) if bounded else dist.LogNormal(-2.0, 0.8)
-    prior = Prior({"diffusivity": diffusivity, "growth": dist.LogNormal(-4.0, 0.8)})
-    truth = linear.build(Pair, 0.15, 0.02)
-    data = tuple(Datum(d, "front", np.asarray(_width(truth, (d,))[0])) for d in days)
-    return Problem(truth, {"front": linear.build(AdcObservation, 0.05)}, prior, data, _width)
-
-
 def test_one_scan_identifies_the_ratio_only_and_two_identify_both():
-    one = calibrate(_pair((0.0,)), LaplaceCalibrator(), key=jax.random.key(0))
+    one = calibrate(pair((0.0,)), LaplaceCalibrator(), key=jax.random.key(0))
     assert "Only jointly identified" in one.statement
     assert "diffusivity / growth" in one.statement
     assert "prior decides the split" in one.statement
-    bounded = calibrate(_pair((0.0,), bounded=True), LaplaceCalibrator(), key=jax.random.key(0))
+    bounded = calibrate(pair((0.0,), bounded=True), LaplaceCalibrator(), key=jax.random.key(0))
     assert "diffusivity / growth" in bounded.statement
-    two = calibrate(_pair((0.0, 60.0)), LaplaceCalibrator(), key=jax.random.key(0))
+    two = calibrate(pair((0.0, 60.0)), LaplaceCalibrator(), key=jax.random.key(0))
     assert "Every parameter is identified" in two.statement
     assert "jointly" not in two.statement
 

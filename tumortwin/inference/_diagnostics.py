@@ -55,9 +55,9 @@ def coverage(inside: Mapping[str, Sequence[bool] | np.ndarray]) -> dict[str, Cov
     name were independent, and is therefore too narrow; it is a bound for reading, the pooled share is unbiased.
     """
     flags = {name: np.ravel(np.asarray(values, dtype=bool)) for name, values in inside.items()}
-    found = {name: _binomial(int(values.sum()), values.size) for name, values in flags.items()}
+    found = {name: share_inside(values) for name, values in flags.items()}
     everything = np.concatenate(list(flags.values()))
-    found["pooled"] = _binomial(int(everything.sum()), everything.size)
+    found["pooled"] = share_inside(everything)
     return found
 
 
@@ -68,6 +68,11 @@ def covers(posterior: Posterior, truth: Mapping[str, np.ndarray | float], level:
         low, high = posterior.interval(path, level)
         found[path] = np.asarray((low <= np.asarray(value)) & (np.asarray(value) <= high))
     return found
+
+
+def share_inside(inside: np.ndarray) -> Coverage:
+    """The share of true entries, as `Coverage`."""
+    return _binomial(int(np.sum(inside)), int(np.size(inside)))
 
 
 def _binomial(inside: int, total: int) -> Coverage:

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
 from numpyro.distributions.transforms import Transform
 
+from tumortwin._types import ScalarLike
+
 Values = dict[str, Array]
 NEWTON_STEPS = 200
 LARGEST_NEWTON_STEP = 2.0
@@ -107,7 +109,7 @@ class Prior(eqx.Module):
 
         return jnp.maximum(jax.jvp(gradient, (z,), (jnp.ones_like(z),))[1], 0)
 
-    def quantile(self, level: float) -> Values:
+    def quantile(self, level: ScalarLike) -> Values:
         """The quantile of every parameter's own distribution (0.5: the median), by path.
 
         **Raises:** `ValueError` for a distribution without a quantile function in NumPyro.
