@@ -10,6 +10,7 @@ from tumortwin.inference._diagnostics import coverage as coverage
 from tumortwin.inference._diagnostics import covers as covers
 from tumortwin.inference._diagnostics import ranks as ranks
 from tumortwin.inference._diagnostics import uniformity as uniformity
+from tumortwin.inference._distributions import log_normal as log_normal
 from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._identifiability import Identifiability as Identifiability
 from tumortwin.inference._identifiability import identifiability_of_draws as identifiability_of_draws
