@@ -29,9 +29,15 @@ from tumortwin.inference._nuts import NutsCalibrator as NutsCalibrator
 from tumortwin.inference._pareto import LARGEST_K_HAT as LARGEST_K_HAT
 from tumortwin.inference._pareto import effective_draws as effective_draws
 from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
+from tumortwin.inference._population import BETWEEN as BETWEEN
+from tumortwin.inference._population import COVARIATE as COVARIATE
+from tumortwin.inference._population import RESIDUAL as RESIDUAL
+from tumortwin.inference._population import SUBJECT as SUBJECT
+from tumortwin.inference._population import TYPICAL as TYPICAL
 from tumortwin.inference._population import Measurements as Measurements
 from tumortwin.inference._population import PopulationProblem as PopulationProblem
 from tumortwin.inference._population import Varying as Varying
+from tumortwin.inference._population import unsupported as unsupported
 from tumortwin.inference._population import with_subjects as with_subjects
 from tumortwin.inference._posterior import Posterior as Posterior
 from tumortwin.inference._posterior import weighted_quantile as weighted_quantile
