@@ -26,6 +26,10 @@ class InputError(Exception):
         return _rebuild, (self.file, self.required, self.received, self.advice)
 
 
+class NotConverged(Exception):
+    """A posterior that must not be used. The message is complete: required, received, what to try."""
+
+
 def _rebuild(file: str | None, required: str, received: str, advice: str) -> InputError:
     return InputError(file=file, required=required, received=received, advice=advice)
 

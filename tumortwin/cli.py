@@ -164,7 +164,7 @@ def _complain(kind: str, text: str) -> None:
 
 def _exit_code(error: BaseException, command: str) -> int:
     """Prints what went wrong and chooses the exit code."""
-    from tumortwin._errors import InputError
+    from tumortwin._errors import InputError, NotConverged
     from tumortwin.config import ConfigError
 
     if isinstance(error, KeyboardInterrupt):
@@ -176,6 +176,9 @@ def _exit_code(error: BaseException, command: str) -> int:
     if isinstance(error, InputError):
         _complain("input error", str(error))
         return BAD_INPUT
+    if isinstance(error, NotConverged):
+        _complain("not converged", str(error))
+        return FAILED
     from tumortwin.runs import RunLocked, disk_full
 
     if (full := disk_full(error, "paths.runs")) is not None:

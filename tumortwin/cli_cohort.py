@@ -11,16 +11,17 @@ import numpy as np
 from omegaconf import DictConfig
 
 from tumortwin import __version__
+from tumortwin._errors import NotConverged
 from tumortwin.cli_cohort_report import cohort_report_data
 from tumortwin.cli_cohort_scores import cohort_scores
-from tumortwin.cli_files import Checkpoints, NotConverged, require_converged, row_of, stored_posterior
+from tumortwin.cli_files import Checkpoints, require_converged, row_of, stored_posterior
 from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, instantiate
 from tumortwin.inference import SUBJECT, PopulationProblem, Posterior, calibrate
 from tumortwin.io import read_curves, write_curves, write_posterior
 from tumortwin.metrics import quantile
 from tumortwin.report import write_cohort_report
-from tumortwin.runs import Run
+from tumortwin.runs import Run, read_json
 from tumortwin.twin import forecast_cohort
 
 __all__ = [
@@ -193,10 +194,10 @@ def _results(run: Run, posterior: Posterior | None) -> None:
                 value = np.asarray(posterior.quantile(path, level))
                 for index in np.ndindex(*value.shape):
                     name = path if value.ndim == 0 else f"{path}[{','.join(map(str, index))}]"
-                    rows.append(row_of(f"posterior.{name}.{label}", value[index], posterior.info["units"].get(path, "1")))
+                    rows.append(
+                        row_of(f"posterior.{name}.{label}", value[index], posterior.info["units"].get(path, "1"))
+                    )
     if (run.directory / "scores.json").is_file():
-        from tumortwin.runs import read_json
-
         rows += read_json(run.directory / "scores.json")
     run.write_results(rows)
 

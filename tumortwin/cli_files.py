@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tumortwin._errors import NotConverged
 from tumortwin.inference import Posterior
 from tumortwin.io import read_posterior
 from tumortwin.report import judge
@@ -66,10 +67,6 @@ def failed_checks(posterior: Posterior) -> tuple[str, ...]:
         f"caution: a check of the inference failed ({'; '.join(failed)}); intervals may be too narrow; "
         "docs/use/choose-a-calibrator.md says what to try",
     )
-
-
-class NotConverged(Exception):
-    """A posterior that must not be used. The message is complete: required, received, what to try."""
 
 
 LARGEST_R_HAT, LEAST_ESS, LARGEST_K_HAT, MOST_DIVERGENT = 1.05, 100.0, 0.7, 0.01

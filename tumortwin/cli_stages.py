@@ -1,4 +1,4 @@
-"""The stages behind the verbs, for whatever a cancer's data are: `cancer.pipeline` names the module that does the work.
+"""The stages behind the verbs, for whatever a cancer's data are: `pipeline` names the module that does the work.
 
 The contract of a pipeline: `data_files(config)`, the files that a run reads; `CITED`, what is cited beyond what the
 configuration names; and one function `run_<verb>(config, run)` a verb. Every stage writes its files into the run and
@@ -26,9 +26,9 @@ def pipeline(config: DictConfig) -> Any:
 
     **Raises:** `ConfigError` for a pipeline that is not known, or data of the other kind.
     """
-    name = str(config.cancer.get("pipeline", "scans"))
+    name = str(config.pipeline.get("name"))
     if name not in PIPELINES:
-        raise unknown("pipeline of cancer", name, PIPELINES)
+        raise unknown("pipeline", name, PIPELINES)
     ours, theirs = ("patient", "table") if name == "scans" else ("table", "patient")
     if not config[ours] or (config[theirs] and config.task.name != "reproduce"):
         raise ConfigError(

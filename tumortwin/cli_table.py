@@ -11,8 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from tumortwin._errors import InputError
 from tumortwin.config import ConfigError, flatten, instantiate, unknown
-from tumortwin.inference import BETWEEN, COVARIATE, RESIDUAL, SUBJECT, TYPICAL
-from tumortwin.inference import Measurements, PopulationProblem, unsupported
+from tumortwin.inference import (
+    BETWEEN,
+    COVARIATE,
+    RESIDUAL,
+    SUBJECT,
+    TYPICAL,
+    Measurements,
+    PopulationProblem,
+    unsupported,
+)
 from tumortwin.io import DoseHistory, Table, TableLayout, find_data_root, layout_from, load_table, table_layout
 from tumortwin.params import parameter_units
 from tumortwin.treatments import StepHistory
