@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Sequence
 
 JOBS = {
-    "twin": "scans -> posterior -> forecast -> schedule -> report",
+    "twin": "scans -> posterior -> forecast -> schedule -> report; of a table (cancer=lung) without a schedule",
     "simulate": "first scan -> the model forward at prior medians, under treatment=...",
-    "calibrate": "scans -> posterior",
+    "calibrate": "scans or a table -> posterior",
     "forecast": "posterior of run=DIR -> fields and volumes with intervals",
     "recommend": "posterior of run=DIR -> schedule",
     "report": "files of run=DIR -> report.html",
@@ -130,6 +130,7 @@ def usage() -> str:
         "examples:",
         "  tumortwin twin cancer=glioma patient=atlas_glioma",
         "  tumortwin twin patient=folder patient.path=DIR",
+        "  tumortwin twin cancer=lung table=own table.declaration=FILE.yaml",
         "  tumortwin forecast run=runs/twin/NAME/DIR horizon=90",
         "  tumortwin -m calibrate seed=0,1,2 cluster=joblib",
         "",

@@ -18,7 +18,7 @@ from tumortwin.cli_files import Checkpoints, require_converged, row_of, stored_p
 from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, instantiate
 from tumortwin.inference import SUBJECT, PopulationProblem, Posterior, calibrate
-from tumortwin.io import read_curves, write_curves, write_posterior
+from tumortwin.io import write_curves, write_posterior
 from tumortwin.metrics import quantile
 from tumortwin.report import write_cohort_report
 from tumortwin.runs import Run, read_json
@@ -133,8 +133,8 @@ def forecast_days(config: DictConfig, cohort: Cohort) -> tuple[np.ndarray, int]:
 
 
 def forecasted(config: DictConfig, run: Run, setting: Setting, posterior: Posterior) -> None:
-    """forecast.zarr, forecast.csv, scores.json and card.json."""
-    outputs = ["forecast.zarr", "forecast.csv", "scores.json", "card.json"]
+    """forecast.zarr, forecast.csv, the scores and the card of the replay."""
+    outputs = ["forecast.zarr", "forecast.csv", "scores.json", "subgroups.json", "card.json"]
     with run.stage("forecast", outputs=outputs) as stage:
         if not stage.needed:
             return
@@ -152,6 +152,7 @@ def forecasted(config: DictConfig, run: Run, setting: Setting, posterior: Poster
             run.say(note)
         run.write_text("forecast.csv", _forecast_csv(cohort, found.predictive[:, :, :hidden]))
         run.write_json("card.json", scored.card)
+        run.write_json("subgroups.json", scored.subgroups)
         run.write_json("scores.json", scored.rows)
 
 
@@ -266,8 +267,3 @@ def run_recommend(config: DictConfig, run: Run) -> None:
 def run_report(config: DictConfig, run: Run) -> None:
     """Files -> report."""
     _report(config, run, prepare(config, run))
-
-
-def curves_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
-    """forecast.zarr of this run or the one it starts from."""
-    return read_curves(run.source("forecast.zarr"))

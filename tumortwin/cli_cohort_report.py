@@ -18,7 +18,7 @@ from tumortwin.runs import Run, read_json
 METHODS = {
     "NutsCalibrator": "No-U-Turn sampling of the population and every subject together",
 }
-_LEVELS = np.asarray([0.025, 0.5, 0.975])
+_ENDS = (0.025, 0.975)
 LIMITS = (
     "Research software: no number here may guide the care of a person.",
     "A few numbers stand for a whole tumor: no space, no biology beyond the model's equation.",
@@ -31,7 +31,8 @@ def cohort_report_data(config: DictConfig, run: Run, cohort: Cohort) -> r.Cohort
     """Everything the report says, read from the run's files (or those of the run it starts from)."""
     posterior = _found(run, "posterior.zarr", stored_posterior)
     curves = _found(run, "forecast.zarr", read_curves)
-    rows = {row["name"]: row["value"] for row in _found(run, "scores.json", read_json) or []}
+    files = [_found(run, name, read_json) or [] for name in ("scores.json", "subgroups.json")]
+    rows = {row["name"]: row["value"] for file in files for row in file}
     known, held = (part.counts(cohort.quantity) for part in (cohort.known, cohort.held))
     return r.CohortReport(
         title=str(config.report.title or config.cancer.title),
@@ -88,7 +89,7 @@ def _facts(config: DictConfig, cohort: Cohort) -> dict[str, str]:
         "Table": f"{cohort.whole.source.name} ({cohort.whole.source})",
         "Measured": f"{cohort.quantity.replace('_', ' ')}, {cohort.unit}",
         "Subjects": str(len(cohort.subjects)),
-        "Readings shown": f"{counts.sum()} ({counts.min()} to {counts.max()} a subject, {(counts == 1).sum()} with one)",
+        "Readings shown": f"{counts.sum()} ({counts.min()} to {counts.max()} each; {(counts == 1).sum()} have one)",
         "Readings held out": f"{cohort.held.counts(cohort.quantity).sum()}: {cohort.split.words}",
         "Known to an interval only": f"{int(known.censored.sum())} of the readings shown",
         "Followed for": f"{np.median(span):g} days in the middle, {span.max():g} at most",
@@ -165,9 +166,8 @@ def _panels(config: DictConfig, cohort: Cohort, curves: Any) -> tuple[r.SubjectP
     found = []
     for s in order:
         valid = whole.valid[s]
-        low, median, high = (
-            np.asarray([quantile(column, level) for column in arrays["predictive"][:, s, skip:].T]) for level in _LEVELS
-        )
+        low, high = (_quantiles(arrays["predictive"][:, s, skip:], level) for level in _ENDS)
+        median = _quantiles(arrays["curve"][:, s, skip:], 0.5)
         edges, levels = (None, None)
         if exposure is not None:
             edges, levels = np.asarray(exposure.edges)[s] + cohort.origin[s], np.asarray(exposure.levels)[s]
@@ -188,6 +188,11 @@ def _panels(config: DictConfig, cohort: Cohort, curves: Any) -> tuple[r.SubjectP
             )  # fmt: skip
         )
     return tuple(found)
+
+
+def _quantiles(draws: np.ndarray, level: float) -> np.ndarray:
+    """Of [draw, time], on each day."""
+    return np.asarray([float(quantile(column, level)) for column in draws.T])
 
 
 def _scores(rows: dict[str, Any]) -> tuple[r.MethodScore, ...]:

@@ -38,15 +38,16 @@ SCALES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"forecast": np.asarr
 MOST_GROUPS = 8
 _LIMITS = (
     "Scored on one cohort: another site, assay or scanner may differ.",
-    "Readings rounded or censored by the table are scored at the value it stands for.",
+    "A rounded or censored reading is scored at the table's number; it is inside where the interval meets it.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Rows for scores.json, the card of the replay, and what has to be said beside them."""
+    """Rows for scores.json and subgroups.json, the card of the replay, and what has to be said beside them."""
 
     rows: list[dict[str, Any]]
+    subgroups: list[dict[str, Any]]
     card: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -61,7 +62,7 @@ def cohort_scores(config: DictConfig, cohort: Cohort, predictive: np.ndarray, *,
     """`predictive` [draw, subject, held-out reading] against what was seen, beside every baseline that can answer."""
     held = series_of(cohort, held=True)
     if not held.valid.any():
-        return Scored([], {}, ("Nothing is held out: the forecast has nothing to be compared with.",))
+        return Scored([], [], {}, ("Nothing is held out: the forecast has nothing to be compared with.",))
     targets = targets_of(held)
     place = targets.asked.step - 1
     forecasts, notes = {TWIN: predictive[:, targets.asked.subject, place].T}, []
@@ -70,19 +71,27 @@ def cohort_scores(config: DictConfig, cohort: Cohort, predictive: np.ndarray, *,
             forecasts[name] = forecaster(series_of(cohort, held=False), targets.asked)
         except ValueError as error:
             notes.append(f"baseline {name} left out: {error}")
-    rows, rng = [], np.random.default_rng(seed)
+    rows, groups, rng = [], [], np.random.default_rng(seed)
+    readings = cohort.held.padded(cohort.quantity)
+    bounds = [np.asarray(ends[targets.asked.subject, place]) for ends in (readings.lower, readings.upper)]
     for prefix, scale in SCALES.items():
         unit = cohort.unit if prefix == "forecast" else "1"
         usable = {k: v for k, v in forecasts.items() if prefix == "forecast" or (v > -1.0).all()}
         notes += [f"{k} is below zero somewhere and not scored on log(1 + y)" for k in forecasts if k not in usable]
         scores = score_replay(usable, targets, transform=scale)
+        scores = {name: _meeting(score, *map(scale, bounds)) for name, score in scores.items()}
         for score in scores.values():
             rows += score.entries(targets, unit, prefix)
         if TWIN in scores:
             rows += _differences(scores, targets, unit, prefix, rng)
         if prefix == "forecast":
-            rows += _subgroups(cohort, scores[TWIN], targets, rng)
-    return Scored(rows, _card(config, cohort, targets, tuple(n for n in forecasts if n != TWIN)), tuple(notes))
+            groups = _subgroups(cohort, scores[TWIN], targets, rng)
+    return Scored(rows, groups, _card(config, cohort, targets, tuple(n for n in forecasts if n != TWIN)), tuple(notes))
+
+
+def _meeting(score: ReplayScores, lower: np.ndarray, upper: np.ndarray) -> ReplayScores:
+    """Inside is where the 95 % interval meets what is known of a reading: a rounded or censored one is an interval."""
+    return dataclasses.replace(score, inside=(score.low <= upper) & (score.high >= lower))
 
 
 def _differences(

@@ -7,7 +7,7 @@ Every part but the title and the question may be missing; a missing part leaves 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -340,6 +340,7 @@ class Result:
     source: str = ""
 
 
+@runtime_checkable
 class Learned(Protocol):
     """A report that says what was learned, whatever of."""
 
@@ -349,6 +350,7 @@ class Learned(Protocol):
     def diagnostics(self) -> Diagnostics | None: ...
 
 
+@runtime_checkable
 class Documented(Protocol):
     """A report that states its limits and its record, whatever on."""
 

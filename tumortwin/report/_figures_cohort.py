@@ -49,8 +49,8 @@ def subject_panels(data: CohortReport) -> Picture | None:
 
     shaded = " Gray ground: on treatment." if treated else ""
     caption = (
-        f"{len(data.panels)} subjects. Filled: readings that the twin was shown; hollow: held out; bars: readings known "
-        f"to an interval only. Blue: median and 95 % prediction interval of a reading.{shaded}"
+        f"{len(data.panels)} subjects. Filled: readings that the twin was shown; hollow: held out; bars: known to an "
+        f"interval only. Blue: median, and 95 % prediction interval of a reading.{shaded}"
     )
     return Picture("subjects", render(draw), caption, caption)
 
