@@ -296,7 +296,9 @@ def problem_of(config: DictConfig, cohort: Cohort) -> PopulationProblem:
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         text = str(error.args[0]).replace("; received", "\nreceived").replace("; try", "\ntry")
-        raise ConfigError(f"{text}\n(at population.varying, population.correlated or residual.priors)") from error
+        where = "population.varying, population.correlated or residual.priors"
+        advice = "" if "\ntry" in text else "\ntry:      `tumortwin configs population`, which shows every choice"
+        raise ConfigError(f"{text}{advice}\n          (at {where})") from error
 
 
 def _check_readings(cohort: Cohort, residual: Any, data: Measurements) -> None:

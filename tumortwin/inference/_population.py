@@ -385,9 +385,9 @@ def unsupported(residual: AbstractResidualError, data: Measurements) -> np.ndarr
     valid, exact = np.asarray(data.valid > 0), np.asarray(data.lower == data.upper)
     support = residual.noise(jnp.ones(())).support
     assert support is not None
-    lower, upper = (jnp.where(data.valid > 0, bound, 1.0) for bound in (data.lower, data.upper))
+    lower, upper = (jnp.where(jnp.asarray(valid & ~exact), bound, 1.0) for bound in (data.lower, data.upper))
     undefined = jnp.isnan(residual.log_likelihood(jnp.ones(data.lower.shape), lower, upper))
-    return valid & ((exact & ~np.asarray(support(lower))) | (~exact & np.asarray(undefined)))
+    return valid & np.where(exact, ~np.asarray(support(data.lower)), np.asarray(undefined))
 
 
 def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
