@@ -23,7 +23,7 @@ covariates:
   arm: {column: arm}
 """
 QUICK = [
-    "cancer=lung", "table=own", "model=exponential",
+    "cancer=lung", "table=own", "model=exponential", "population.varying.growth_rate.between=null",
     "calibrator.chains=2", "calibrator.warmup=100", "calibrator.draws=150", "calibrator.chunk=50",
     "calibrator.tree_depth=6", "calibrator.accept=0.8", "draws=25", "cohort.grid=5", "cohort.panels=2",
     "cluster=local", "runtime.progress=off",

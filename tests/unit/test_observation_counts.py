@@ -14,7 +14,7 @@ LOWER = np.asarray([3.0, 0.0, 0.0, 20.0, 7.0, 0.0, 2.5])
 UPPER = np.asarray([3.0, 0.0, 4.0, np.inf, 30.0, np.inf, 2.7])
 KINDS = {
     "poisson": (PoissonCounts(), stats.poisson),
-    "negative binomial": (NegativeBinomialCounts(0.5), lambda mean: stats.nbinom(2.0, 2.0 / (2.0 + mean))),
+    "negative binomial": (NegativeBinomialCounts(jnp.asarray(0.5)), lambda mean: stats.nbinom(2.0, 2.0 / (2.0 + mean))),
 }
 
 
@@ -55,7 +55,7 @@ def test_gradients_are_those_of_central_differences_also_for_what_is_not_used():
 
 def test_little_overdispersion_is_a_poisson_count():
     counts = jnp.arange(12.0)
-    near = NegativeBinomialCounts(1e-7).log_likelihood(jnp.full(12, 4.0), counts, counts)
+    near = NegativeBinomialCounts(jnp.asarray(1e-7)).log_likelihood(jnp.full(12, 4.0), counts, counts)
     np.testing.assert_allclose(near, PoissonCounts().log_likelihood(jnp.full(12, 4.0), counts, counts), atol=1e-5)
 
 

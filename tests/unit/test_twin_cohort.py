@@ -17,7 +17,7 @@ from tumortwin.twin import BurdenCurves, forecast_cohort
 
 START = np.asarray([12.0, 30.0])
 DRUG = StepHistory.courses(jnp.asarray([[0.0], [10.0]]), jnp.asarray([[20.0], [30.0]]))
-LAW = IndependentClones(0.01, 0.04, 0.002, 0.1)
+LAW = IndependentClones(*map(jnp.asarray, (0.01, 0.04, 0.002, 0.1)))
 DRAWS = 400
 
 
@@ -70,7 +70,10 @@ def test_curves_come_back_as_they_were_kept(tmp_path):
 
 def test_readings_without_a_density_are_found_before_anything_is_sampled():
     lower, upper = jnp.asarray([[0.0, 3.0, 2.5]]), jnp.asarray([[0.0, 200.0, 2.5]])
-    for error, wrong in ((LogNormalError(0.2), [True, False, False]), (PoissonCounts(), [False, True, True])):
+    for error, wrong in (
+        (LogNormalError(jnp.asarray(0.2)), [True, False, False]),
+        (PoissonCounts(), [False, True, True]),
+    ):
         data = Measurements(jnp.zeros((1, 3)), lower, upper, jnp.ones((1, 3)))
         assert unsupported(error, data).tolist() == [wrong]
         padded = Measurements(jnp.zeros((1, 3)), lower, upper, jnp.zeros((1, 3)))
