@@ -17,7 +17,16 @@ from tumortwin.cli_cohort_scores import cohort_scores
 from tumortwin.cli_files import Checkpoints, require_converged, row_of, stored_posterior
 from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, instantiate
-from tumortwin.inference import SUBJECT, PopulationProblem, Posterior, calibrate
+from tumortwin.inference import (
+    SUBJECT,
+    LaplaceCalibrator,
+    MapCalibrator,
+    NutsCalibrator,
+    PopulationProblem,
+    Posterior,
+    PsisCalibrator,
+    calibrate,
+)
 from tumortwin.io import write_curves, write_posterior
 from tumortwin.metrics import quantile
 from tumortwin.report import write_cohort_report
@@ -38,6 +47,7 @@ __all__ = [
 CITED: tuple[type, ...] = (PopulationProblem,)
 """What every cohort is made of, beyond what its configuration names: for `tumortwin cite`."""
 
+NEED_A_MODE = (MapCalibrator, LaplaceCalibrator, PsisCalibrator)
 LEVELS = (0.025, 0.5, 0.975)
 data_files = table_files
 
@@ -87,21 +97,20 @@ def calibrated(config: DictConfig, run: Run, setting: Setting, *, here: bool) ->
 
 def _calibrate(config: DictConfig, run: Run, setting: Setting, bar: Any) -> Posterior:
     calibrator = instantiate(config.calibrator, where="calibrator")
-    try:
-        return calibrate(
-            setting.problem,
-            calibrator,
-            key=run.key("calibrate"),
-            progress=lambda name, done, total: bar.update(done, total),
-            checkpoint=Checkpoints(run),
-        )
-    except (AttributeError, ValueError) as error:
-        if "NutsCalibrator(laplace=None)" not in str(error) and not isinstance(error, AttributeError):
-            raise
+    needs_mode = isinstance(calibrator, NutsCalibrator) and calibrator.laplace is not None
+    if needs_mode or isinstance(calibrator, NEED_A_MODE):
         raise ConfigError(
-            f"required: a calibrator of populations\nreceived: {type(calibrator).__name__} ({error})\n"
+            "required: a calibrator of populations, which have no useful mode\n"
+            f"received: {type(calibrator).__name__}{' with a Laplace stage' if needs_mode else ''}\n"
             "try:      calibrator=nuts_population"
-        ) from error
+        )
+    return calibrate(
+        setting.problem,
+        calibrator,
+        key=run.key("calibrate"),
+        progress=lambda name, done, total: bar.update(done, total),
+        checkpoint=Checkpoints(run),
+    )
 
 
 def _keep_posterior(run: Run, setting: Setting, posterior: Posterior) -> None:
