@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Sequence
 
 JOBS = {
-    "twin": "scans -> posterior -> forecast -> schedule -> report",
+    "twin": "scans -> posterior -> forecast -> schedule -> report; of a table (cancer=lung) without a schedule",
     "simulate": "first scan -> the model forward at prior medians, under treatment=...",
-    "calibrate": "scans -> posterior",
+    "calibrate": "scans or a table -> posterior",
     "forecast": "posterior of run=DIR -> fields and volumes with intervals",
     "recommend": "posterior of run=DIR -> schedule",
     "report": "files of run=DIR -> report.html",
@@ -130,6 +130,7 @@ def usage() -> str:
         "examples:",
         "  tumortwin twin cancer=glioma patient=atlas_glioma",
         "  tumortwin twin patient=folder patient.path=DIR",
+        "  tumortwin twin cancer=lung table=own table.declaration=FILE.yaml",
         "  tumortwin forecast run=runs/twin/NAME/DIR horizon=90",
         "  tumortwin -m calibrate seed=0,1,2 cluster=joblib",
         "",
@@ -164,7 +165,7 @@ def _complain(kind: str, text: str) -> None:
 
 def _exit_code(error: BaseException, command: str) -> int:
     """Prints what went wrong and chooses the exit code."""
-    from tumortwin._errors import InputError
+    from tumortwin._errors import InputError, NotConverged
     from tumortwin.config import ConfigError
 
     if isinstance(error, KeyboardInterrupt):
@@ -176,6 +177,9 @@ def _exit_code(error: BaseException, command: str) -> int:
     if isinstance(error, InputError):
         _complain("input error", str(error))
         return BAD_INPUT
+    if isinstance(error, NotConverged):
+        _complain("not converged", str(error))
+        return FAILED
     from tumortwin.runs import RunLocked, disk_full
 
     if (full := disk_full(error, "paths.runs")) is not None:

@@ -67,7 +67,7 @@ def _documented(config: Any) -> Iterator[tuple[str, str | None]]:
             seen.add(module.__name__)
             yield module.__name__, module.__doc__
     stages = importlib.import_module(_STAGES)
-    for thing in vars(stages).get("CITED", ()):
+    for thing in stages.cited(config):
         yield getattr(thing, "__name__", str(thing)), inspect.getdoc(thing)
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _STAGES = "tumortwin.cli_stages"
 _NOT_INHERITED = ("task", "run", "cluster", "hydra", "paths", "runtime")
 _PRIVATE = 0o700
-_HEADLINES = ("forecast.all.", "plan.")  # results that are printed at the end of a run; the others are in results.json
+# Results that are printed at the end of a run; the others are in results.json.
+_HEADLINES = ("forecast.all.", "forecast.twin.", "forecast.persistence.", "plan.")
 _EXPERIMENT = re.compile(r"^\s*(?:from|import)\s+experiments\.(\w+)", re.MULTILINE)
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from experiments.benzekry2014.age import Age, ages, mean_age_errors
 from experiments.benzekry2014.figures import draw_ages, draw_fits, draw_ranking
 from experiments.benzekry2014.laws import LAWS, REDUCED, Law, problem_of
-from tumortwin.cli_stages import Checkpoints
+from tumortwin.cli_files import Checkpoints
 from tumortwin.inference import LeaveOneOut, NutsCalibrator, Posterior, calibrate, leave_one_subject_out
 from tumortwin.io import Table, load_table
 from tumortwin.runs import Run, Verdict, at_least, at_most, between, measured

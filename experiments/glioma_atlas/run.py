@@ -11,7 +11,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from experiments.glioma_atlas.study import JUDGED, Seeded, one_patient, values, with_seed
-from tumortwin.cli_stages import Checkpoints, prepare
+from tumortwin.cli_files import Checkpoints
+from tumortwin.cli_scans import prepare
 from tumortwin.inference import NutsCalibrator, Posterior, PsisCalibrator, calibrate
 from tumortwin.metrics import wilson
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured

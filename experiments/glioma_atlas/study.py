@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from tumortwin.cli_stages import TRUTH_PATHS, Setting, prepare, truth_intervals
+from tumortwin.cli_scans import TRUTH_PATHS, Setting, prepare, truth_intervals
 from tumortwin.config import instantiate
 from tumortwin.inference import Posterior, calibrate
 from tumortwin.runs import Run

@@ -7,7 +7,8 @@ the numbers are printed as they are.
 import numpy as np
 from omegaconf import DictConfig
 
-from tumortwin.cli_stages import prepare, run_twin, stored_posterior
+from tumortwin.cli_files import stored_posterior
+from tumortwin.cli_scans import prepare, run_twin
 from tumortwin.io import read_forecast
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured
 

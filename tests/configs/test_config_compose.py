@@ -1,11 +1,23 @@
 """Every configuration composes; every mistake is a `ConfigError` that names it and offers what is near."""
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from tumortwin.config import ConfigError, compose, config_dir, group_options, groups, one_of_each
+from tumortwin.config import (
+    ConfigError,
+    compose,
+    config_dir,
+    flatten,
+    group_options,
+    groups,
+    instantiate,
+    one_of_each,
+)
+from tumortwin.params import get_parameter, parameter_units
 
-FILL = {("patient", "folder"): ["patient.path=somewhere"]}
+OF_TABLES = ("model", "population", "residual", "split", "cohort", "pipeline")
+FILL = {("patient", "folder"): ["patient.path=somewhere"], ("table", "own"): ["table.declaration=mine.yaml"]}
 CHOICES = [(g, o) for g in groups() for o in group_options(g) if g != "experiment"]
 EXPERIMENTS = group_options("experiment")
 MAX_EXPERIMENT_LINES = 20
@@ -13,12 +25,47 @@ MAX_EXPERIMENT_LINES = 20
 
 @pytest.mark.parametrize("group, option", CHOICES)
 def test_every_choice_composes(group, option):
-    composed = compose([f"{group}={option}", *FILL.get((group, option), [])])
+    of_tables = ["cancer=lung"] if group in OF_TABLES and option != "scans" else []
+    composed = compose([*of_tables, f"{group}={option}", *FILL.get((group, option), [])])
     assert OmegaConf.to_container(composed.config, resolve=True, throw_on_missing=True)
     if group == "task":
         assert composed.config.task.name == option
     if group == "cluster":
         assert composed.config.cluster.name == option
+
+
+@pytest.mark.parametrize("cancer", ["lung", "prostate"])
+@pytest.mark.parametrize("model", group_options("model"))
+def test_every_model_of_a_table_is_built_with_its_population(cancer, model):
+    config = compose([f"cancer={cancer}", f"model={model}"]).config
+    law = instantiate(config.model.law, where="model.law")
+    varying = instantiate(flatten(config.population.varying), where="population.varying")
+    for path, how in varying.items():
+        typical = float(how.typical.mean)
+        assert np.isfinite(typical) and np.ndim(get_parameter(law, path)) == 0, path
+    assert any(how.between is not None for how in varying.values())
+    assert config.model.exposure in ("none", "drug")
+
+
+@pytest.mark.parametrize("residual", group_options("residual"))
+def test_every_error_of_a_table_is_built_with_its_priors(residual):
+    config = compose(["cancer=prostate", f"residual={residual}"]).config
+    error = instantiate(config.residual.error, where="residual.error")
+    assert set(instantiate(config.residual.priors, where="residual.priors")) == set(parameter_units(error))
+
+
+@pytest.mark.parametrize("split", group_options("split"))
+def test_every_split_is_a_function_of_a_table(split):
+    config = compose(["cancer=lung", f"split={split}"]).config
+    assert callable(instantiate(config.split, where="split", _partial_=True))
+
+
+def test_a_model_brings_its_population_and_a_typed_choice_wins():
+    assert "deceleration" in compose(["cancer=lung", "model=gompertz"]).config.population.varying
+    config = compose(["cancer=lung", "model=gompertz", "population=stein", "calibrator=map", "table=bruchovsky"]).config
+    assert "decay_rate" in config.population.varying
+    assert (config.table.label, config.calibrator._target_.rpartition(".")[2]) == ("bruchovsky", "MapCalibrator")
+    assert config.name == "lung_bruchovsky" and not config.patient and not config.geometry
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -8,10 +8,11 @@ import pytest
 import twin_case as tiny
 
 from tumortwin._errors import InputError
+from tumortwin.cli_files import failed_checks
 from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
 from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
-from tumortwin.cli_stages import Setting, failed_checks, prior_medians, simulated_treatment
+from tumortwin.cli_scans import Setting, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
 from tumortwin.control import FeasibleSet, TotalDose
 from tumortwin.control._rounding import deliverable

@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from tumortwin.cli import JOBS, QUESTIONS, parse_arguments
-from tumortwin.config import compose, group_options, groups, one_of_each
+from tumortwin.config import compose, flatten, group_options, groups, instantiate, one_of_each
+from tumortwin.solvers import simulate_compartment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
@@ -107,6 +109,24 @@ def test_a_configuration_of_ones_own_composes_as_the_page_shows_it(tmp_path):
     config = compose(["prior=slow"], config_dirs=[tmp_path]).config
     assert config.prior.mechanisms.proliferation.rate.median == 0.008
     assert config.prior.mechanisms.proliferation.rate.low == 0.002  # the rest is glioma's
+
+
+def test_a_cancer_of_ones_own_composes_and_its_model_is_one_as_the_page_shows_it(tmp_path):
+    text = (ROOT / "docs" / "use" / "add-a-cancer.md").read_text(encoding="utf-8")
+    blocks = dict(FENCE.findall(text))
+    (tmp_path / "cancer").mkdir()
+    (tmp_path / "cancer" / "thyroid.yaml").write_text(blocks["yaml"], encoding="utf-8")
+    line = ["cancer=thyroid", "table.declaration=mine.yaml"]
+    assert " ".join(line) in text
+    config = compose(line, config_dirs=[tmp_path]).config
+    assert (config.name, config.pipeline.name) == ("thyroid_own", "cohort")
+    law = instantiate(config.model.law)
+    varying = instantiate(flatten(config.population.varying))
+    assert float(law.decay_rate) == pytest.approx(0.01) and set(varying) == {"decay_rate", "growth_rate", "start"}
+    space: dict = {}
+    exec(compile(blocks["python"], "add-a-cancer.md", "exec"), space)
+    found = simulate_compartment(space["Linear"](2.0, 10.0), jnp.asarray([[0.0, 5.0]])).burden
+    assert found.tolist() == [[10.0, 20.0]]
 
 
 def test_the_example_of_the_readme_runs(capsys):

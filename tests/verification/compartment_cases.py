@@ -89,6 +89,13 @@ FLOWS = {
         days=200.0,
         exposures=(0.0, 1.0, 2.5),
     ),
+    "independent clones": Case(
+        m.IndependentClones(0.01, 0.04, 0.002, 0.02, 12.0),
+        lambda y, u: [(0.01 - 0.04 * u) * y[0], 0.002 * y[1]],
+        lambda y, dose: [y[0] * np.exp(-dose), y[1]],
+        days=200.0,
+        exposures=(0.0, 1.0),
+    ),
     "persister": Case(
         m.Persister(0.001, 0.0055, 0.006, 0.9, 0.5, 0.09, 40.0), persister(), persister_jump, dose=1.0, days=300.0
     ),

@@ -15,11 +15,14 @@ from tumortwin._errors import InputError
 from tumortwin.config._errors import ConfigError, unknown
 
 _ROOMS = ("geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "control")
-_FUNCTIONS = {"tumortwin.cli_patient": ("atlas_glioma", "folder", "gbm_progression", "tcga_lgg")}
+_FUNCTIONS = {
+    "tumortwin.cli_patient": ("atlas_glioma", "folder", "gbm_progression", "tcga_lgg"),
+    "tumortwin.cli_table": ("from_day", "last_readings", "nothing", "some_subjects"),
+}
 _DISTRIBUTIONS = {"numpyro.distributions": "Distribution", "numpyro.distributions.transforms": "Transform"}
 ALLOWED = (*(f"tumortwin.{room}" for room in _ROOMS), *_FUNCTIONS, *_DISTRIBUTIONS)
-"""Where a `_target_` may lead: what the rooms without files or processes export, the loaders of patients, and, as a
-prior is written in their words, NumPyro's distributions."""
+"""Where a `_target_` may lead: what the rooms without files or processes export, the loaders of patients, the splits of
+tables, and, as a prior is written in their words, NumPyro's distributions."""
 
 _TARGET = "_target_"
 

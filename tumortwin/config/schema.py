@@ -81,8 +81,14 @@ class Root:
     draws: int = 200
     run: str | None = None
     cancer: Open = field(default_factory=dict)
+    pipeline: Open = field(default_factory=dict)
     patient: Open = field(default_factory=dict)
     table: Open = field(default_factory=dict)
+    split: Open = field(default_factory=dict)
+    cohort: Open = field(default_factory=dict)
+    model: Open = field(default_factory=dict)
+    population: Open = field(default_factory=dict)
+    residual: Open = field(default_factory=dict)
     geometry: Open = field(default_factory=dict)
     treatment: Open = field(default_factory=dict)
     observation: Open = field(default_factory=dict)

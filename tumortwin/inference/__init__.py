@@ -17,6 +17,7 @@ from tumortwin.inference._diagnostics import coverage as coverage
 from tumortwin.inference._diagnostics import covers as covers
 from tumortwin.inference._diagnostics import ranks as ranks
 from tumortwin.inference._diagnostics import uniformity as uniformity
+from tumortwin.inference._distributions import log_normal as log_normal
 from tumortwin.inference._distributions import truncated_log_normal as truncated_log_normal
 from tumortwin.inference._enkf import EnsembleKalmanFilter as EnsembleKalmanFilter
 from tumortwin.inference._enkf import Filtered as Filtered
@@ -44,9 +45,15 @@ from tumortwin.inference._pareto import LARGEST_K_HAT as LARGEST_K_HAT
 from tumortwin.inference._pareto import effective_draws as effective_draws
 from tumortwin.inference._pareto import pareto_smooth as pareto_smooth
 from tumortwin.inference._pathfinder import PathfinderCalibrator as PathfinderCalibrator
+from tumortwin.inference._population import BETWEEN as BETWEEN
+from tumortwin.inference._population import COVARIATE as COVARIATE
+from tumortwin.inference._population import RESIDUAL as RESIDUAL
+from tumortwin.inference._population import SUBJECT as SUBJECT
+from tumortwin.inference._population import TYPICAL as TYPICAL
 from tumortwin.inference._population import Measurements as Measurements
 from tumortwin.inference._population import PopulationProblem as PopulationProblem
 from tumortwin.inference._population import Varying as Varying
+from tumortwin.inference._population import unsupported as unsupported
 from tumortwin.inference._population import with_subjects as with_subjects
 from tumortwin.inference._posterior import Posterior as Posterior
 from tumortwin.inference._posterior import weighted_quantile as weighted_quantile

@@ -2,8 +2,22 @@
 
 import math
 
-from numpyro.distributions import Distribution, TransformedDistribution, TruncatedNormal, constraints
+from numpyro.distributions import Distribution, LogNormal, TransformedDistribution, TruncatedNormal, constraints
 from numpyro.distributions.transforms import ExpTransform
+
+
+def log_normal(median: float, log_sd: float) -> Distribution:
+    """A log-normal by its median, in the parameter's own unit.
+
+    $$ \\log x \\sim N(\\log m, s^2) $$
+
+    **Arguments:** `median` m > 0; `log_sd` s > 0 [1]: a factor of e^s either way.
+
+    **Raises:** `ValueError` unless both are positive.
+    """
+    if not (median > 0.0 and log_sd > 0.0):
+        raise ValueError(f"required: median > 0 and log_sd > 0; received: median {median}, log_sd {log_sd}")
+    return LogNormal(math.log(median), log_sd)
 
 
 def truncated_log_normal(median: float, log_sd: float, low: float, high: float) -> Distribution:

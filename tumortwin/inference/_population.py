@@ -397,16 +397,25 @@ def with_subjects(model: Any, individual: Mapping[str, Array]) -> Any:
     return model
 
 
-def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
-    """Refuses exact values to which the error model gives no density."""
-    exact = np.asarray((data.lower == data.upper) & (data.valid > 0))
+def unsupported(residual: AbstractResidualError, data: Measurements) -> np.ndarray:
+    """Measurements [subject, time] to which the error model gives no density: an exact zero under a log-normal one, a
+    fraction among counts, an interval wider than the model can sum."""
+    valid, exact = np.asarray(data.valid > 0), np.asarray(data.lower == data.upper)
     support = residual.noise(jnp.ones(())).support
     assert support is not None
-    outside = exact & ~np.asarray(support(data.lower))
+    lower, upper = (jnp.where(jnp.asarray(valid & ~exact), bound, 1.0) for bound in (data.lower, data.upper))
+    undefined = jnp.isnan(residual.log_likelihood(jnp.ones(data.lower.shape), lower, upper))
+    return valid & np.where(exact, ~np.asarray(support(data.lower)), np.asarray(undefined))
+
+
+def _check_support(residual: AbstractResidualError, data: Measurements) -> None:
+    """Refuses values to which the error model gives no density."""
+    outside = unsupported(residual, data)
     if outside.any():
         subject, time = np.argwhere(outside)[0]
+        low, high = float(data.lower[subject, time]), float(data.upper[subject, time])
         raise ValueError(
-            f"required: exact values inside {support} for a {type(residual).__name__}; received: "
-            f"{float(data.lower[subject, time]):g} (subject {subject}, measurement {time}) and "
+            f"required: exact values inside {residual.noise(jnp.ones(())).support} for a {type(residual).__name__}, or "
+            f"intervals that it can sum; received: {low:g} to {high:g} (subject {subject}, measurement {time}) and "
             f"{int(outside.sum()) - 1} more; try: an interval, such as [0, limit of quantification]"
         )

@@ -112,6 +112,46 @@ def read_forecast(
     return days, volumes, maps, attrs
 
 
+def write_curves(
+    path: PathLike,
+    subjects: Sequence[str],
+    days: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    unit: str,
+    attrs: Mapping[str, Any],
+) -> Path:
+    """Write a forecast of many subjects as an xarray Dataset with dimensions draw, subject, time.
+
+    `days` [subject, time]; `curves` [draw, subject, time] in `unit`; `attrs` as in `write_posterior`.
+    """
+    import xarray as xr
+
+    data: dict[str, Any] = {"day": (("subject", "time"), np.asarray(days, float), {"unit": "day"})}
+    for name, values in curves.items():
+        data[name] = (("draw", "subject", "time"), np.asarray(values), {"unit": unit})
+    dataset = xr.Dataset(data, attrs=_encode({**attrs, "subjects": list(subjects), "unit": unit}))
+    target = Path(path)
+    with atomic_path(target) as temporary:
+        dataset.to_zarr(temporary, mode="w", consolidated=False, zarr_format=ZARR_FORMAT)
+    return target
+
+
+def read_curves(path: PathLike) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
+    """`(days, curves, attrs)` as they were given to `write_curves`; `attrs` holds `subjects` and `unit` as well.
+
+    **Raises:** `InputError` for a missing or broken store.
+    """
+    import xarray as xr
+
+    folder = _existing(path, "forecast.zarr")
+    try:
+        with xr.open_zarr(folder, consolidated=False, chunks=None) as dataset:
+            arrays, attrs = _arrays(dataset), _decode(dataset.attrs)
+    except (OSError, KeyError, ValueError) as error:
+        raise _broken(folder, error) from None
+    return arrays.pop("day"), arrays, attrs
+
+
 def _chained(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name, values in arrays.items():

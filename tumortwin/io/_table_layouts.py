@@ -19,7 +19,7 @@ from tumortwin.io._table import DoseHistory, Table
 from tumortwin.io._table_schema import SCHEMA_KEYS, TableSchema, known_keys, schema_from
 from tumortwin.io._tables import read_table
 
-PLACE_KEYS = ("folder", "file", "courses")
+PLACE_KEYS = ("label", "folder", "file", "courses")
 _COURSE = re.compile(r"(?P<kind>[cr])\d*_days")
 _COURSES = {"c": "temozolomide", "r": "radiotherapy"}
 
@@ -72,7 +72,8 @@ def table_layout(name: str | os.PathLike[str]) -> TableLayout:
 
 
 def layout_from(declaration: Mapping[str, Any], *, name: str = "table") -> TableLayout:
-    """The layout that a mapping declares: the keys of `schema_from`, `folder`, `file` and perhaps `courses`.
+    """The layout that a mapping declares: the keys of `schema_from`, `folder`, `file`, and perhaps `courses` and
+    a `label` (what runs on the table are named after).
 
     **Raises:** `InputError` that names the key.
     """

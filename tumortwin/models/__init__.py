@@ -18,6 +18,7 @@ from tumortwin.models.compartment import Carrgo as Carrgo
 from tumortwin.models.compartment import CarrgoState as CarrgoState
 from tumortwin.models.compartment import Claret as Claret
 from tumortwin.models.compartment import ClaretState as ClaretState
+from tumortwin.models.compartment import ClonesState as ClonesState
 from tumortwin.models.compartment import ConfluenceState as ConfluenceState
 from tumortwin.models.compartment import DynamicCapacityState as DynamicCapacityState
 from tumortwin.models.compartment import DynamicCarryingCapacity as DynamicCarryingCapacity
@@ -26,6 +27,7 @@ from tumortwin.models.compartment import ExponentialLinear as ExponentialLinear
 from tumortwin.models.compartment import GeneralBertalanffy as GeneralBertalanffy
 from tumortwin.models.compartment import Gompertz as Gompertz
 from tumortwin.models.compartment import ImmuneState as ImmuneState
+from tumortwin.models.compartment import IndependentClones as IndependentClones
 from tumortwin.models.compartment import Kuznetsov as Kuznetsov
 from tumortwin.models.compartment import Logistic as Logistic
 from tumortwin.models.compartment import LotkaVolterra as LotkaVolterra

@@ -23,6 +23,15 @@ class AbstractResidualError(eqx.Module):
         """The distribution of a measurement given the curve."""
 
     @abc.abstractmethod
+    def log_likelihood(self, curve: Shaped, lower: Shaped, upper: Shaped) -> Shaped:
+        """Log probability of the interval [lower, upper], or the log density (of a count: the log probability) where
+        they are equal."""
+
+
+class AbstractNormalError(AbstractResidualError):
+    """An error that is normal on some scale: of the measurement itself, or of its logarithm."""
+
+    @abc.abstractmethod
     def standardized(self, curve: Shaped, values: Shaped) -> Shaped:
         """`(y - f) / sd` on the scale where the error is normal."""
 
@@ -63,7 +72,7 @@ def log_ndtr_between(low: Shaped, high: Shaped) -> Shaped:
     return top + jnp.where(bounded, jnp.log(-jnp.expm1(jnp.minimum(gap, -1e-15))), 0.0)
 
 
-class AdditiveError(AbstractResidualError):
+class AdditiveError(AbstractNormalError):
     """`y = f + sd e`, e standard normal.
 
     **Arguments:** `sd` in the unit of the curve.
@@ -78,7 +87,7 @@ class AdditiveError(AbstractResidualError):
         return (values - curve) / self.sd
 
 
-class ProportionalError(AbstractResidualError):
+class ProportionalError(AbstractNormalError):
     """`y = f (1 + cv e)`: every measurement off by the same share.
 
     **Arguments:** `cv` [1]. **Limits:** a curve at zero cannot be measured (mathematical).
@@ -93,7 +102,7 @@ class ProportionalError(AbstractResidualError):
         return (values - curve) / (self.cv * jnp.abs(curve))
 
 
-class CombinedError(AbstractResidualError):
+class CombinedError(AbstractNormalError):
     """`Var(y) = sd^2 + (cv f)^2`: a floor that dominates for small tumors and a share that dominates for large ones.
 
     **Arguments:** `sd` in the unit of the curve; `cv` [1].
@@ -117,7 +126,7 @@ class CombinedError(AbstractResidualError):
         return (values - curve) / self.scale(curve)
 
 
-class LogNormalError(AbstractResidualError):
+class LogNormalError(AbstractNormalError):
     """`log y = log f + sd e`.
 
     **Arguments:** `log_sd` [1]. **Limits:** zeros are impossible as exact values: give them as an interval from zero.

@@ -1,5 +1,8 @@
 """The report: figures and one self-contained page that an oncologist reads in five minutes. What draws belongs here."""
 
+from tumortwin.report._cohort import CohortReport as CohortReport
+from tumortwin.report._cohort import MethodScore as MethodScore
+from tumortwin.report._cohort import SubjectPanel as SubjectPanel
 from tumortwin.report._data import TWIN as TWIN
 from tumortwin.report._data import Anatomy as Anatomy
 from tumortwin.report._data import Baseline as Baseline
@@ -23,4 +26,5 @@ from tumortwin.report._data import Visit as Visit
 from tumortwin.report._data import VolumePrediction as VolumePrediction
 from tumortwin.report._data import volume_prediction as volume_prediction
 from tumortwin.report._words import judge as judge
+from tumortwin.report._write import write_cohort_report as write_cohort_report
 from tumortwin.report._write import write_report as write_report

@@ -7,7 +7,7 @@ Every part but the title and the question may be missing; a missing part leaves 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -338,6 +338,34 @@ class Result:
     unit: str = ""
     target: str = ""
     source: str = ""
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """A report that says what was learned, whatever of."""
+
+    @property
+    def parameters(self) -> tuple[ParameterDraws, ...]: ...
+    @property
+    def diagnostics(self) -> Diagnostics | None: ...
+
+
+@runtime_checkable
+class Documented(Protocol):
+    """A report that states its limits and its record, whatever on."""
+
+    @property
+    def limits(self) -> tuple[str, ...]: ...
+    @property
+    def assumptions(self) -> tuple[str, ...]: ...
+    @property
+    def results(self) -> tuple[Result, ...]: ...
+    @property
+    def provenance(self) -> Mapping[str, object]: ...
+    @property
+    def citations(self) -> tuple[str, ...]: ...
+    @property
+    def reproduce(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

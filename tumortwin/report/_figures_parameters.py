@@ -123,7 +123,7 @@ def prior_posterior(parameters: tuple[ParameterDraws, ...], *, virtual: bool) ->
         for i, parameter in enumerate(parameters):
             _panel(figure.add_subplot(grid[i // COLUMNS, i % COLUMNS]), parameter)
         lines = [Line2D([], [], color=PALE, lw=3), Line2D([], [], color=TWIN_COLOR, lw=1.4)]
-        words = ["prior (before the scans)", "posterior (after the scans)"]
+        words = ["prior (before the data)", "posterior (after the data)"]
         if any(p.truth is not None for p in parameters):
             lines.append(Line2D([], [], color=TRUTH_COLOR, lw=1.1, ls=(0, (3, 2))))
             words.append("truth (known, because the patient is simulated)" if virtual else "reference value")
@@ -132,7 +132,7 @@ def prior_posterior(parameters: tuple[ParameterDraws, ...], *, virtual: bool) ->
 
     caption = (
         "Gray: what was believed before. Blue: after. Dot and line: median and 95 % interval. "
-        "Where blue lies on gray the scans said little, and the forecast rests on the prior."
+        "Where blue lies on gray the data said little, and the forecast rests on the prior."
     )
     names = listing([p.label for p in parameters])
     return Picture("parameters", render(draw), caption, f"Prior and posterior densities of {names}.")

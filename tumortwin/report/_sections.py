@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from tumortwin.report import _sentences as sentences
 from tumortwin.report import _words as words
-from tumortwin.report._data import Plan, Regimen, ReportData
+from tumortwin.report._data import Documented, Learned, Plan, Regimen, ReportData
 from tumortwin.report._figures_anatomy import contours_over_time, fitted_masks
 from tumortwin.report._figures_forecast import fan_chart, volume_fit
 from tumortwin.report._figures_maps import probability_map, probability_strip
@@ -168,14 +168,15 @@ def parameters_section(data: ReportData) -> Section:
     if diagnostics is not None and diagnostics.statement:
         lead.append(words.sentence(diagnostics.statement))
     picture = prior_posterior(data.parameters, virtual=data.patient.virtual)
-    details: list[Folded] = [("Every parameter in numbers", (), _parameter_table(data))]
+    details: list[Folded] = [("Every parameter in numbers", (), parameter_table(data))]
     if diagnostics is not None:
         method = (words.sentence(f"Method: {diagnostics.method}"),) if diagnostics.method else ()
-        details.append(("Diagnostics of the inference", method, _diagnostic_table(data)))
+        details.append(("Diagnostics of the inference", method, diagnostic_table(data)))
     return Section("parameters", heading, tuple(lead), _pictures(picture), details=tuple(details))
 
 
-def _parameter_table(data: ReportData) -> Table:
+def parameter_table(data: Learned) -> Table:
+    """Every parameter in numbers, prior and posterior."""
     rows = []
     for p in data.parameters:
         prior = words.summarize(p.prior)
@@ -185,7 +186,8 @@ def _parameter_table(data: ReportData) -> Table:
     return _table(["Parameter", "Path", "Unit", "Prior", "Posterior", "Learned", "Truth"], rows)
 
 
-def _diagnostic_table(data: ReportData) -> Table:
+def diagnostic_table(data: Learned) -> Table:
+    """Every check of the inference, and its verdict."""
     rows = []
     for name, value in ({} if data.diagnostics is None else data.diagnostics.values).items():
         wanted, good = words.judge(name, value)
@@ -315,7 +317,7 @@ def _row_interval(low: float | int | None, high: float | int | None) -> str:
     return "" if low is None or high is None else words.interval(float(low), float(high))
 
 
-def record_section(data: ReportData) -> Section:
+def record_section(data: Documented) -> Section:
     """Provenance, results and the command that repeats the report."""
     details: list[Folded] = []
     if data.results:
@@ -387,7 +389,7 @@ def _map_pictures(data: ReportData, scene: Scene | None) -> tuple[Picture, ...]:
     return _pictures(probability_map(data, scene, chosen), probability_strip(data, scene))
 
 
-def limits_section(data: ReportData) -> Section:
+def limits_section(data: Documented) -> Section:
     """What this report cannot say, and what was assumed rather than measured."""
     limits = tuple(words.sentence(s) for s in data.limits) or ("No limits were stated. That is itself a limit.",)
     lists = [("Limits", limits)]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from tumortwin.metrics import quantile
-from tumortwin.report._data import TWIN, Plan, Regimen, ReportData, Score, VolumePrediction
+from tumortwin.report._data import TWIN, Learned, Plan, Regimen, ReportData, Score, VolumePrediction
 from tumortwin.report._words import (
     DIAGNOSTIC_LABELS,
     METRICS,
@@ -220,7 +220,7 @@ def score_sentence(data: ReportData) -> str:
     )
 
 
-def trust_sentence(data: ReportData) -> str:
+def trust_sentence(data: Learned) -> str:
     """Whether the checks of the inference passed; a failed one is named."""
     if data.diagnostics is None:
         return "No diagnostics of the inference were given: treat every interval with caution."

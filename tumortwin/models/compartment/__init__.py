@@ -7,6 +7,8 @@ from tumortwin.models.compartment._base import AbstractRates as AbstractRates
 from tumortwin.models.compartment._base import VolumeState as VolumeState
 from tumortwin.models.compartment._carrgo import Carrgo as Carrgo
 from tumortwin.models.compartment._carrgo import CarrgoState as CarrgoState
+from tumortwin.models.compartment._clones import ClonesState as ClonesState
+from tumortwin.models.compartment._clones import IndependentClones as IndependentClones
 from tumortwin.models.compartment._competition import LotkaVolterra as LotkaVolterra
 from tumortwin.models.compartment._competition import PopulationsState as PopulationsState
 from tumortwin.models.compartment._competition import SensitiveResistant as SensitiveResistant

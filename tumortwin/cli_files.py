@@ -1,0 +1,103 @@
+"""What the pipelines of scans and of tables keep in a run in the same way: checkpoints, posteriors, rows of results."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tumortwin._errors import NotConverged
+from tumortwin.inference import Posterior
+from tumortwin.io import read_posterior
+from tumortwin.report import judge
+from tumortwin.runs import Run
+
+
+class Checkpoints:
+    """States of a calibrator as `.npz` files in the run directory, each renamed into place; `part` names which of
+    several calibrations they are of."""
+
+    def __init__(self, run: Run, part: str = "") -> None:
+        self.run, self.folder = run, ("checkpoints", part) if part else ("checkpoints",)
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps `arrays`, replacing what was there in one motion."""
+        with self.run.writing(*self.folder, f"{name}.npz") as path:
+            with open(path, "wb") as handle:
+                np.savez(handle, allow_pickle=False, **arrays)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept, or None."""
+        path = self.run.path(*self.folder, f"{name}.npz")
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+
+def stored_posterior(path: Path) -> Posterior:
+    """A posterior as `calibrate` left it on disk."""
+    draws, prior, stats, attrs = read_posterior(path)
+    return Posterior(
+        draws=draws,
+        log_weights=stats["log_weight"],
+        diagnostics=attrs["diagnostics"],
+        statement=attrs["statement"],
+        info={**attrs["info"], "units": attrs["units"], "dropped": attrs["dropped"], "calibrator": attrs["calibrator"]},
+        prior_draws=prior,
+        log_density=stats.get("log_density"),
+    )
+
+
+def row_of(name: str, value: Any, unit: str, target: str | None = None) -> dict[str, Any]:
+    """One entry of results.json."""
+    number = None if value is None else float(value)
+    return {"name": name, "value": number, "unit": unit, "target": target, "source": None}
+
+
+def failed_checks(posterior: Posterior) -> tuple[str, ...]:
+    """One sentence if a check of the inference failed: which, and what to try."""
+    failed = [
+        f"{name} is {value:.4g}, wanted {judge(name, value)[0]}"
+        for name, value in posterior.diagnostics.items()
+        if judge(name, value)[1] is False
+    ]
+    if not failed:
+        return ()
+    return (
+        f"caution: a check of the inference failed ({'; '.join(failed)}); intervals may be too narrow; "
+        "docs/use/choose-a-calibrator.md says what to try",
+    )
+
+
+LARGEST_R_HAT, LEAST_ESS, LARGEST_K_HAT, MOST_DIVERGENT = 1.05, 100.0, 0.7, 0.01
+
+
+def require_converged(posterior: Posterior) -> None:
+    """Refuses a posterior whose chains disagree, or whose draws are too few to speak of 95 % intervals.
+
+    **Raises:** `NotConverged` that names every failed check.
+    """
+    found, draws = posterior.diagnostics, posterior.weights.size
+    checks = (
+        ("R-hat", found.get("r_hat"), lambda v: v <= LARGEST_R_HAT, f"at most {LARGEST_R_HAT}"),
+        ("effective sample size", found.get("ess"), lambda v: v >= LEAST_ESS, f"at least {LEAST_ESS:g}"),
+        ("Pareto k-hat", found.get("k_hat"), lambda v: v <= LARGEST_K_HAT, f"at most {LARGEST_K_HAT}"),
+        (
+            "share of divergent transitions",
+            None if "divergences" not in found else found["divergences"] / draws,
+            lambda v: v <= MOST_DIVERGENT,
+            f"at most {MOST_DIVERGENT}",
+        ),
+    )
+    # `not holds` also catches NaN: chains that never moved.
+    failed = [(name, value, wanted) for name, value, holds, wanted in checks if value is not None and not holds(value)]
+    if failed:
+        slowest = posterior.info.get("slowest_parameter")
+        raise NotConverged(
+            f"required: a posterior that converged ({'; '.join(f'{name} {wanted}' for name, _, wanted in failed)})\n"
+            f"received: {'; '.join(f'{name} {value:.3g}' for name, value, _ in failed)}"
+            f"{f', slowest {slowest}' if slowest else ''}\n"
+            "try:      more calibrator.warmup and calibrator.draws, calibrator.accept=0.95; `between: null` for a "
+            "parameter\n          that the data say nothing of (population.varying.NAME.between=null), or the other "
+            "`centered`"
+        )
