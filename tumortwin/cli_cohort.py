@@ -14,7 +14,7 @@ from tumortwin import __version__
 from tumortwin._errors import NotConverged
 from tumortwin.cli_cohort_report import cohort_report_data
 from tumortwin.cli_cohort_scores import cohort_scores
-from tumortwin.cli_files import Checkpoints, require_converged, row_of, stored_posterior
+from tumortwin.cli_files import Checkpoints, row_of, stored_posterior
 from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, instantiate
 from tumortwin.inference import (
@@ -26,6 +26,7 @@ from tumortwin.inference import (
     Posterior,
     PsisCalibrator,
     calibrate,
+    require_converged,
 )
 from tumortwin.io import write_curves, write_posterior
 from tumortwin.metrics import quantile
@@ -47,6 +48,8 @@ __all__ = [
 CITED: tuple[type, ...] = (PopulationProblem,)
 """What every cohort is made of, beyond what its configuration names: for `tumortwin cite`."""
 
+# What an interval of a forecast can bear; `reproduce` asks for 1.01, 400 and none.
+LARGEST_R_HAT, LEAST_EFFECTIVE, MOST_DIVERGENT = 1.05, 100.0, 0.01
 NEED_A_MODE = (MapCalibrator, LaplaceCalibrator, PsisCalibrator)
 LEVELS = (0.025, 0.5, 0.975)
 data_files = table_files
@@ -91,8 +94,12 @@ def calibrated(config: DictConfig, run: Run, setting: Setting, *, here: bool) ->
             f"required: the subjects that the posterior was calibrated to ({len(known)})\n"
             f"received: {len(setting.cohort.subjects)} others\ntry:      the table, split, cohort and seed of that run"
         )
-    require_converged(posterior)
-    return posterior
+    return require_converged(
+        posterior,
+        largest_r_hat=LARGEST_R_HAT,
+        least_effective=LEAST_EFFECTIVE,
+        most_divergences=MOST_DIVERGENT * posterior.weights.size,
+    )
 
 
 def _calibrate(config: DictConfig, run: Run, setting: Setting, bar: Any) -> Posterior:

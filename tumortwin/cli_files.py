@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from tumortwin._errors import NotConverged
 from tumortwin.inference import Posterior
 from tumortwin.io import read_posterior
 from tumortwin.report import judge
@@ -39,7 +38,7 @@ def stored_posterior(path: Path) -> Posterior:
     draws, prior, stats, attrs = read_posterior(path)
     return Posterior(
         draws=draws,
-        log_weights=stats["log_weight"],
+        log_weights=None if np.ptp(stats["log_weight"]) == 0 else stats["log_weight"],  # equal: chains, not weights
         diagnostics=attrs["diagnostics"],
         statement=attrs["statement"],
         info={**attrs["info"], "units": attrs["units"], "dropped": attrs["dropped"], "calibrator": attrs["calibrator"]},
@@ -67,37 +66,3 @@ def failed_checks(posterior: Posterior) -> tuple[str, ...]:
         f"caution: a check of the inference failed ({'; '.join(failed)}); intervals may be too narrow; "
         "docs/use/choose-a-calibrator.md says what to try",
     )
-
-
-LARGEST_R_HAT, LEAST_ESS, LARGEST_K_HAT, MOST_DIVERGENT = 1.05, 100.0, 0.7, 0.01
-
-
-def require_converged(posterior: Posterior) -> None:
-    """Refuses a posterior whose chains disagree, or whose draws are too few to speak of 95 % intervals.
-
-    **Raises:** `NotConverged` that names every failed check.
-    """
-    found, draws = posterior.diagnostics, posterior.weights.size
-    checks = (
-        ("R-hat", found.get("r_hat"), lambda v: v <= LARGEST_R_HAT, f"at most {LARGEST_R_HAT}"),
-        ("effective sample size", found.get("ess"), lambda v: v >= LEAST_ESS, f"at least {LEAST_ESS:g}"),
-        ("Pareto k-hat", found.get("k_hat"), lambda v: v <= LARGEST_K_HAT, f"at most {LARGEST_K_HAT}"),
-        (
-            "share of divergent transitions",
-            None if "divergences" not in found else found["divergences"] / draws,
-            lambda v: v <= MOST_DIVERGENT,
-            f"at most {MOST_DIVERGENT}",
-        ),
-    )
-    # `not holds` also catches NaN: chains that never moved.
-    failed = [(name, value, wanted) for name, value, holds, wanted in checks if value is not None and not holds(value)]
-    if failed:
-        slowest = posterior.info.get("slowest_parameter")
-        raise NotConverged(
-            f"required: a posterior that converged ({'; '.join(f'{name} {wanted}' for name, _, wanted in failed)})\n"
-            f"received: {'; '.join(f'{name} {value:.3g}' for name, value, _ in failed)}"
-            f"{f', slowest {slowest}' if slowest else ''}\n"
-            "try:      more calibrator.warmup and calibrator.draws, calibrator.accept=0.95; `between: null` for a "
-            "parameter\n          that the data say nothing of (population.varying.NAME.between=null), or the other "
-            "`centered`"
-        )

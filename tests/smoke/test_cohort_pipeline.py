@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumortwin import cli_files, cli_jobs
+from tumortwin import cli_cohort, cli_jobs
 from tumortwin.cli import BAD_CONFIG, BAD_INPUT, FAILED, INTERRUPTED, main
 from tumortwin.cli_files import Checkpoints
 from tumortwin.io import read_curves, read_posterior
@@ -260,10 +260,10 @@ def test_a_bad_declaration_exits_with_3(world, capsys, old, new, words):
 
 def test_a_posterior_that_did_not_converge_is_refused_with_what_to_try(world, capsys, monkeypatch):
     folder, command, run = world
-    monkeypatch.setattr(cli_files, "LEAST_ESS", 1e6)
+    monkeypatch.setattr(cli_cohort, "LEAST_EFFECTIVE", 1e6)
     command("forecast", f"run={run}", code=FAILED, runs="short")
     error = capsys.readouterr().err
-    for word in ("not converged", "effective sample size at least 1e+06", "received:", "calibrator.warmup", "slowest"):
+    for word in ("not converged", "1e+06 effective draws", "received:", "try:", "more draws"):
         assert word in error, error
     assert "Traceback" not in error and not list((folder / "short").rglob("forecast.csv"))
     assert not list((folder / "short").rglob("DONE"))

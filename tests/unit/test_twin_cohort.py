@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from numpyro.distributions import HalfNormal, LogNormal
 
-from tumortwin._errors import NotConverged
-from tumortwin.cli_files import require_converged
 from tumortwin.inference import Measurements, PopulationProblem, Posterior, Varying, log_normal, unsupported
 from tumortwin.io import read_curves, write_curves
 from tumortwin.models import IndependentClones
@@ -78,29 +76,6 @@ def test_readings_without_a_density_are_found_before_anything_is_sampled():
         assert unsupported(error, data).tolist() == [wrong]
         padded = Measurements(jnp.zeros((1, 3)), lower, upper, jnp.zeros((1, 3)))
         assert not unsupported(error, padded).any()
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({}, None),
-        ({"r_hat": 1.2}, "R-hat 1.2"),
-        ({"r_hat": float("nan")}, "R-hat nan"),
-        ({"ess": 30.0}, "effective sample size 30"),
-        ({"divergences": 40.0}, "share of divergent transitions 0.4"),
-        ({"k_hat": 0.9}, "Pareto k-hat 0.9"),
-    ],
-)
-def test_a_posterior_is_refused_where_a_check_fails_and_only_there(change, words):
-    good = {"r_hat": 1.001, "ess": 500.0, "divergences": 0.0}
-    posterior = Posterior(posterior_of(START).draws, None, {**good, **change}, "", {"slowest_parameter": "start"})
-    if words is None:
-        require_converged(posterior)
-        return
-    with pytest.raises(NotConverged) as error:
-        require_converged(posterior)
-    for word in (words, "required:", "received:", "try:", "slowest start"):
-        assert word in str(error.value)
 
 
 def test_a_log_normal_prior_is_known_by_its_median():

@@ -1,9 +1,9 @@
 """From data to a posterior: prior, problem, calibrators, diagnostics."""
 
+from tumortwin._errors import NotConverged as NotConverged
 from tumortwin.inference._assimilate import Particles as Particles
 from tumortwin.inference._assimilate import Update as Update
 from tumortwin.inference._assimilate import assimilate as assimilate
-from tumortwin._errors import NotConverged as NotConverged
 from tumortwin.inference._calibrate import AbstractCalibrator as AbstractCalibrator
 from tumortwin.inference._calibrate import Checkpoint as Checkpoint
 from tumortwin.inference._calibrate import calibrate as calibrate
@@ -67,8 +67,6 @@ from tumortwin.inference._prior import Prior as Prior
 from tumortwin.inference._problem import AbstractProblem as AbstractProblem
 from tumortwin.inference._problem import Problem as Problem
 from tumortwin.inference._problem import log_density_batch as log_density_batch
-from tumortwin.inference._smc import SmcCalibrator as SmcCalibrator
-from tumortwin.inference._svi import SviCalibrator as SviCalibrator
 from tumortwin.inference._profile import FisherInformation as FisherInformation
 from tumortwin.inference._profile import Profile as Profile
 from tumortwin.inference._profile import fisher_identifiability as fisher_identifiability
@@ -79,5 +77,7 @@ from tumortwin.inference._sensitivity import sobol_indices as sobol_indices
 from tumortwin.inference._simulation_calibration import SimulationBasedCalibration as SimulationBasedCalibration
 from tumortwin.inference._simulation_calibration import simulation_based_calibration as simulation_based_calibration
 from tumortwin.inference._simulation_calibration import thinned_ranks as thinned_ranks
+from tumortwin.inference._smc import SmcCalibrator as SmcCalibrator
 from tumortwin.inference._stacking import Stacking as Stacking
 from tumortwin.inference._stacking import stacking_weights as stacking_weights
+from tumortwin.inference._svi import SviCalibrator as SviCalibrator

@@ -7,12 +7,12 @@ from tumortwin.twin._build import on_frame as on_frame
 from tumortwin.twin._build import time_error as time_error
 from tumortwin.twin._build import unused_adc as unused_adc
 from tumortwin.twin._cohort import BurdenCurves as BurdenCurves
+from tumortwin.twin._cohort import CohortForecast as CohortForecast
+from tumortwin.twin._cohort import forecast_cohort as forecast_cohort
 from tumortwin.twin._compartment_twin import CompartmentTwin as CompartmentTwin
 from tumortwin.twin._compartment_twin import Reading as Reading
 from tumortwin.twin._compartment_twin import TreatedCurves as TreatedCurves
 from tumortwin.twin._compartment_twin import Treatment as Treatment
-from tumortwin.twin._cohort import CohortForecast as CohortForecast
-from tumortwin.twin._cohort import forecast_cohort as forecast_cohort
 from tumortwin.twin._forecast import Forecast as Forecast
 from tumortwin.twin._forecast import forecast as forecast
 from tumortwin.twin._frame import ModelFrame as ModelFrame
