@@ -35,6 +35,8 @@ from tumortwin.models.compartment import PopulationsState as PopulationsState
 from tumortwin.models.compartment import PowerLaw as PowerLaw
 from tumortwin.models.compartment import RadiotherapyAllee as RadiotherapyAllee
 from tumortwin.models.compartment import ReducedGompertz as ReducedGompertz
+from tumortwin.models.compartment import StemSource as StemSource
+from tumortwin.models.compartment import StemSourceState as StemSourceState
 from tumortwin.models.compartment import SensitiveResistant as SensitiveResistant
 from tumortwin.models.compartment import SensitiveResistantState as SensitiveResistantState
 from tumortwin.models.compartment import Stein as Stein
