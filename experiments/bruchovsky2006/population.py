@@ -27,7 +27,7 @@ from experiments.bruchovsky2006.psa import PARAMETERS, Course, log_likelihood, s
 
 PSEUDO = float(len(PARAMETERS) + 2)  # patients that the prior covariance counts for
 NEWTON = 40  # most steps to a mode
-FEW = 8  # steps from a mode of a population nearby
+FEW = 5  # steps from a mode of a population nearby
 ROUNDS, CLOSE = 60, 1e-3  # most rounds of a population; the change of mu, in sd between patients, that ends them
 
 

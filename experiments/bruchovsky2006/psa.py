@@ -14,9 +14,6 @@ from tumortwin.observation import LogNormalError
 
 # [day] a course of treatment: 36 weeks (Bruchovsky et al. 2006).
 COURSE = 252.0
-# [day] that a course acts beyond its last visit: depots, and testosterone that has to recover. One value for all: a
-# patient's own would put a kink into the likelihood wherever it passes a reading.
-LAG = 40.0
 
 # (name, typical value, sd between patients on the parameter's scale) before any patient is seen; framework defaults. The
 # typical value counts as much as one patient, the spreads as much as `population.PSEUDO`.
@@ -27,6 +24,7 @@ PARAMETERS: tuple[tuple[str, float, float], ...] = (
     ("growth_rate", 2e-3, 2e-3),  # [1/day]
     ("decline_rate", 0.05, 0.4),  # [1/day]
     ("source_share", 0.7, 0.7),  # [1]
+    ("lag", 40.0, 0.5),  # [day] that a course acts beyond its last visit: depots, and testosterone that has to recover
     ("log_sd", 0.3, 0.3),  # [1] of a reading
 )
 NAMES = tuple(name for name, _, _ in PARAMETERS)
@@ -61,14 +59,14 @@ def values_of(parameters: Float[Array, " parameter"]) -> dict[str, Array]:
 
 
 def model_of(parameters: Float[Array, " parameter"]) -> StemSource:
-    """The patient's model; `log_sd` belongs to the readings."""
+    """The patient's model; `lag` belongs to the treatment and `log_sd` to the readings."""
     values = values_of(parameters)
-    return StemSource(**{name: values[name] for name in NAMES if name != "log_sd"})
+    return StemSource(**{name: values[name] for name in NAMES if name not in ("lag", "log_sd")})
 
 
-def acting(switches: Float[Array, " switch"]) -> Float[Array, " switch"]:
-    """The switches as the tumor feels them: each off comes `LAG` days late, though not after the next on."""
-    late = jnp.minimum(switches + LAG, jnp.append(switches[1:], jnp.inf))
+def acting(switches: Float[Array, " switch"], lag: Float[Array, ""]) -> Float[Array, " switch"]:
+    """The switches as the tumor feels them: each off comes `lag` days late, though not after the next on."""
+    late = jnp.minimum(switches + lag, jnp.append(switches[1:], jnp.inf))
     return jnp.where(jnp.arange(switches.size) % 2 == 1, late, switches)
 
 
@@ -98,7 +96,7 @@ def curve_of(
     parameters: Float[Array, " parameter"], course: Course, days: Float[Array, " day"]
 ) -> Float[Array, " day"]:
     """PSA [ng/mL] on `days`."""
-    model, switches = model_of(parameters), acting(course.switches)
+    model, switches = model_of(parameters), acting(course.switches, values_of(parameters)["lag"])
     return model.burden(states_at(model, switches, days))
 
 
@@ -113,6 +111,6 @@ def log_likelihood(parameters: Float[Array, " parameter"], course: Course) -> Fl
 
 def next_course(parameters: Float[Array, " parameter"], course: Course) -> Float[Array, ""]:
     """Log of the PSA [ln ng/mL] at the end of 36 weeks of treatment that would begin on the last known day."""
-    model, switches = model_of(parameters), acting(course.switches)
+    model, switches = model_of(parameters), acting(course.switches, values_of(parameters)["lag"])
     now = jax.tree.map(lambda x: x[0], states_at(model, switches, course.until[None]))
     return jnp.log(model.burden(model.advance(now, jnp.asarray(COURSE), jnp.asarray(1.0))))
