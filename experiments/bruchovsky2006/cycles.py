@@ -7,8 +7,9 @@ A **landmark** stands before a restart: it is the day of the last visit of the o
 readings up to and on that day, and the switches before it. Not known: the day of the restart, the PSA of that day, and
 whatever follows. The first landmark of a patient is the end of the first off-phase.
 
-A **relapse** (the covariate `outcome`) is counted in the last on-phase of the record of a patient who relapsed. Patients
-with metastasis are neither: they are called, and reported apart. An on-phase without any PSA cannot be judged.
+A **relapse** (the covariate `outcome`) is counted in the last on-phase of the record of a patient who relapsed.
+Patients with metastasis are neither: they are called, and reported apart. An on-phase without any PSA cannot be
+judged.
 """
 
 import dataclasses

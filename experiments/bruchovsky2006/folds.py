@@ -18,7 +18,16 @@ from jaxtyping import Array, Float
 
 from experiments.bruchovsky2006.cycles import Landmarks, Records, plain_features
 from experiments.bruchovsky2006.link import called
-from experiments.bruchovsky2006.population import FEW, NEWTON, Fit, Individuals, Population, fit, individuals, population_of
+from experiments.bruchovsky2006.population import (
+    FEW,
+    NEWTON,
+    Fit,
+    Individuals,
+    Population,
+    fit,
+    individuals,
+    population_of,
+)
 from experiments.bruchovsky2006.psa import PARAMETERS, Course, courses_of, next_course
 
 BLOCKS = 6

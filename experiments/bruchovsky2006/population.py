@@ -118,11 +118,10 @@ def population_of(found: Individuals, weights: Float[Array, " row"]) -> Populati
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A population, its patients, and how it came about."""
+    """A population, its patients, and its last change in sd between patients."""
 
     population: Population
     found: Individuals
-    rounds: int
     change: float
 
 
@@ -134,8 +133,8 @@ def fit(courses: Course, weights: np.ndarray, begin: Fit | None = None, rounds: 
     population = before_any() if begin is None else begin.population
     rows = courses.until.shape[0]
     start = jnp.broadcast_to(population.mean, (rows, len(PARAMETERS))) if begin is None else begin.found.mode
-    found, steps, change, count = None, NEWTON if begin is None else FEW, np.inf, 0
-    for count in range(1, rounds + 1):
+    found, steps, change = None, NEWTON if begin is None else FEW, np.inf
+    for _ in range(rounds):
         found = individuals(courses, population, start, jnp.asarray(steps))
         moved = population_of(found, jnp.asarray(weights, float))
         sd = jnp.sqrt(jnp.diagonal(population.covariance))
@@ -146,4 +145,4 @@ def fit(courses: Course, weights: np.ndarray, begin: Fit | None = None, rounds: 
         if change < CLOSE:
             break
     assert found is not None
-    return Fit(population, found, count, change)
+    return Fit(population, found, change)

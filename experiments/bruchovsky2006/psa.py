@@ -15,8 +15,8 @@ from tumortwin.observation import LogNormalError
 # [day] a course of treatment: 36 weeks (Bruchovsky et al. 2006).
 COURSE = 252.0
 
-# (name, typical value, sd between patients on the parameter's scale) before any patient is seen; framework defaults. The
-# typical value counts as much as one patient, the spreads as much as `population.PSEUDO`.
+# (name, typical value, sd between patients on the parameter's scale) before any patient is seen; framework defaults.
+# The typical value counts as much as one patient, the spreads as much as `population.PSEUDO`.
 PARAMETERS: tuple[tuple[str, float, float], ...] = (
     ("start", 12.0, 0.7),  # [ng/mL]
     ("start_source", 0.015, 1.0),  # [ng/mL/day]
@@ -70,9 +70,7 @@ def acting(switches: Float[Array, " switch"], lag: Float[Array, ""]) -> Float[Ar
     return jnp.where(jnp.arange(switches.size) % 2 == 1, late, switches)
 
 
-def states_at(
-    model: StemSource, switches: Float[Array, " switch"], days: Float[Array, " day"]
-) -> StemSourceState:
+def states_at(model: StemSource, switches: Float[Array, " switch"], days: Float[Array, " day"]) -> StemSourceState:
     """States on `days` >= 0 under a treatment that is switched on, off, on, ... on `switches` (the first: day 0).
 
     Each phase starts where the last one ended, and each day is reached from the start of its phase: the number of

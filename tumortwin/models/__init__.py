@@ -35,14 +35,14 @@ from tumortwin.models.compartment import PopulationsState as PopulationsState
 from tumortwin.models.compartment import PowerLaw as PowerLaw
 from tumortwin.models.compartment import RadiotherapyAllee as RadiotherapyAllee
 from tumortwin.models.compartment import ReducedGompertz as ReducedGompertz
-from tumortwin.models.compartment import StemSource as StemSource
-from tumortwin.models.compartment import StemSourceState as StemSourceState
 from tumortwin.models.compartment import SensitiveResistant as SensitiveResistant
 from tumortwin.models.compartment import SensitiveResistantState as SensitiveResistantState
 from tumortwin.models.compartment import Stein as Stein
 from tumortwin.models.compartment import SteinState as SteinState
 from tumortwin.models.compartment import StemDifferentiatedPsa as StemDifferentiatedPsa
 from tumortwin.models.compartment import StemDifferentiatedPsaState as StemDifferentiatedPsaState
+from tumortwin.models.compartment import StemSource as StemSource
+from tumortwin.models.compartment import StemSourceState as StemSourceState
 from tumortwin.models.compartment import Treated as Treated
 from tumortwin.models.compartment import VolumeState as VolumeState
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation
