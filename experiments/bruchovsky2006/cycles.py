@@ -76,14 +76,15 @@ class _Patient:
 def records_of(table: Table) -> Records:
     """All that was ever recorded of every patient of the table; who never starts treatment has no readings."""
     patients = [_patient(table, s) for s in range(len(table.subjects))]
-    return _padded([(p, np.inf) for p in patients])
+    return _padded([(p, np.inf) for p in patients], *_widths(patients))
 
 
 def landmarks_of(table: Table) -> Landmarks:
     """The landmarks of every patient that was treated again; the others have none."""
     found, known = [], []
-    for s in range(len(table.subjects)):
-        patient, outcome = _patient(table, s), str(table.covariates["outcome"][s])
+    patients = [_patient(table, s) for s in range(len(table.subjects))]
+    for s, patient in enumerate(patients):
+        outcome = str(table.covariates["outcome"][s])
         restarts = patient.switches[2::2]
         for k, restart in enumerate(restarts):
             day = patient.visits[patient.visits < restart].max()
@@ -106,7 +107,7 @@ def landmarks_of(table: Table) -> Landmarks:
             )
             known.append((patient, day))
     columns = [np.asarray(column) for column in zip(*found, strict=True)] if found else [np.zeros(0)] * 8
-    return Landmarks(*columns, known=_padded(known))
+    return Landmarks(*columns, known=_padded(known, *_widths(patients)))
 
 
 def plain_features(known: Records) -> Float[np.ndarray, "case feature"]:
@@ -149,14 +150,18 @@ def _patient(table: Table, subject: int) -> _Patient:
     )
 
 
-def _padded(rows: list[tuple[_Patient, float]]) -> Records:
+def _widths(patients: list[_Patient]) -> tuple[int, int]:
+    """Most readings and most switches of a patient: one width for whole records and for what was known."""
+    return max((len(p.times) for p in patients), default=0), max((len(p.switches) for p in patients), default=0)
+
+
+def _padded(rows: list[tuple[_Patient, float]], readings: int, most: int) -> Records:
     """What is known of each patient up to and on its day."""
     seen = [patient.times <= day for patient, day in rows]
-    readings = max((int(s.sum()) for s in seen), default=0)
     switched = [patient.switches[patient.switches <= day] for patient, day in rows]
     columns = {name: np.zeros((len(rows), readings)) for name in ("times", "lower", "upper")}
     valid = np.zeros((len(rows), readings), bool)
-    switches = np.full((len(rows), max((len(s) for s in switched), default=0)), np.inf)
+    switches = np.full((len(rows), most), np.inf)
     for i, ((patient, _), mine) in enumerate(zip(rows, seen, strict=True)):
         count = int(mine.sum())
         valid[i, :count] = True

@@ -30,7 +30,7 @@ from experiments.bruchovsky2006.population import (
 )
 from experiments.bruchovsky2006.psa import PARAMETERS, Course, courses_of, next_course
 
-BLOCKS = 6
+BLOCKS, FEW_BLOCKS = 6, 3  # with and without a refit for each patient
 DRAWS = 128  # of a patient's posterior; half of them mirror the other half
 FORECASTERS = ("mechanism", "logistic", "both", "nadir_only", "nowcast")
 
@@ -58,7 +58,7 @@ def forecast_of(courses: Course, found: Individuals, noise: Float[Array, "draw p
     """Mean and sd, over each row's posterior, of the log PSA at the end of the next course."""
 
     def one(course: Course, mode: Array, covariance: Array) -> Array:
-        drawn = mode + noise @ jnp.linalg.cholesky(covariance).T
+        drawn = mode[None] + noise @ jnp.linalg.cholesky(covariance).T
         logs = jax.vmap(lambda parameters: next_course(parameters, course))(drawn)
         return jnp.stack([jnp.mean(logs), jnp.std(logs)])
 
@@ -89,11 +89,12 @@ def leave_one_out(
     plain, found, changes = plain_features(landmarks.known), _nothing(len(landmarks.patient)), [0.0]
     treated = np.isfinite(records.switches).any(axis=1)
     places = np.arange(patients)
-    for block in range(min(BLOCKS, patients)):
-        members = [i for i in range(block, patients, BLOCKS) if only is None or i in only]
+    blocks = min(BLOCKS if refit else FEW_BLOCKS, patients)
+    for block in range(blocks):
+        members = [i for i in range(block, patients, blocks) if only is None or i in only]
         if not members:
             continue
-        outside = treated & (places % BLOCKS != block)
+        outside = treated & (places % blocks != block)
         begin = fit(everyone, outside)
         prior = _without_own(begin, outside, landmarks)
         rows = individuals(known, prior, prior.mean, jnp.asarray(NEWTON))
@@ -125,7 +126,7 @@ def _nothing(cases: int) -> Calls:
 
 def _without_own(near: Fit, weights: np.ndarray, landmarks: Landmarks) -> Population:
     """For every case the population without its own patient."""
-    others = jnp.asarray(weights * (1.0 - np.eye(len(weights))), float)
+    others = jnp.asarray(weights[None] * (1.0 - np.eye(len(weights))), float)
     each = jax.vmap(lambda w: population_of(near.found, w))(others)
     return jax.tree.map(lambda x: x[landmarks.patient], each)
 

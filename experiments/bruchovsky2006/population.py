@@ -27,7 +27,8 @@ from experiments.bruchovsky2006.psa import PARAMETERS, Course, log_likelihood, s
 
 PSEUDO = float(len(PARAMETERS) + 2)  # patients that the prior covariance counts for
 NEWTON = 40  # most steps to a mode
-FEW = 5  # steps from a mode of a population nearby
+FEW = 6  # steps from a mode of a population nearby
+FLAT, STUCK = 1e-5, 1e6  # gradient in prior sd that ends a search; damping that ends it without
 ROUNDS, CLOSE = 60, 1e-3  # most rounds of a population; the change of mu, in sd between patients, that ends them
 
 
@@ -82,7 +83,7 @@ def _one(course: Course, population: Population, start: Array, steps: int | Arra
         value = 0.5 * jnp.sum(unit**2) - log_likelihood(population.mean + factor @ unit, course)
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-    def step(_: int, best: _Step) -> _Step:
+    def step(best: _Step) -> _Step:
         values, vectors = jnp.linalg.eigh(best.hessian)
         curvature = jnp.maximum(jnp.abs(values), 1.0) + best.damping
         there = best.unit - vectors @ ((vectors.T @ best.gradient) / curvature)
@@ -96,11 +97,18 @@ def _one(course: Course, population: Population, start: Array, steps: int | Arra
     begin = jax.scipy.linalg.solve_triangular(factor, start - population.mean, lower=True)
     # The first step goes nowhere: it is there to look.
     blind = _Step(begin, jnp.asarray(jnp.inf), jnp.zeros_like(begin), jnp.eye(begin.size), jnp.zeros(()))
-    best = jax.lax.fori_loop(0, steps + 1, step, blind)
+
+    def going(count_and_best: tuple[Array, _Step]) -> Array:
+        count, best = count_and_best
+        # At a kink (a switch that passes a reading) no step helps, and the damping says so.
+        moving = (jnp.linalg.norm(best.gradient) > FLAT) & (best.damping < STUCK)
+        return (count == 0) | ((count <= steps) & moving)
+
+    _, best = jax.lax.while_loop(going, lambda s: (s[0] + 1, step(s[1])), (jnp.asarray(0), blind))
     values, vectors = jnp.linalg.eigh(best.hessian)
     # A direction in which the readings say less than nothing (a saddle) is left to the prior.
     curvature = jnp.maximum(values, 1.0)
-    spread = factor @ (vectors / jnp.sqrt(curvature))
+    spread = factor @ (vectors / jnp.sqrt(curvature)[None])
     mode, left = population.mean + factor @ best.unit, jnp.linalg.norm(best.gradient)
     return Individuals(mode, spread @ spread.T, -best.value - 0.5 * jnp.sum(jnp.log(curvature)), left)
 
@@ -110,7 +118,7 @@ def population_of(found: Individuals, weights: Float[Array, " row"]) -> Populati
     """The population of the rows with weight 1 (0: left out)."""
     prior = before_any()
     mean = (prior.mean + weights @ found.mode) / (1.0 + jnp.sum(weights))
-    off = found.mode - mean
+    off = found.mode - mean[None]
     scatter = jnp.einsum("i,ij,ik->jk", weights, off, off) + jnp.einsum("i,ijk->jk", weights, found.covariance)
     pull = jnp.outer(mean - prior.mean, mean - prior.mean)
     return Population(mean, (PSEUDO * prior.covariance + pull + scatter) / (PSEUDO + 1.0 + jnp.sum(weights)))

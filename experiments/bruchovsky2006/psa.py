@@ -85,7 +85,7 @@ def states_at(model: StemSource, switches: Float[Array, " switch"], days: Float[
         return model.advance(state, now[0], now[1]), state
 
     _, at_switch = jax.lax.scan(phase, model.initial(), (lengths, on * 1.0))
-    which = jnp.clip(jnp.sum(switches <= days[:, None], axis=1) - 1, 0)
+    which = jnp.clip(jnp.sum(switches[None] <= days[:, None], axis=1) - 1, 0)
     begun = jax.tree.map(lambda x: x[which], at_switch)
     return jax.vmap(model.advance)(begun, days - starts[which], on[which] * 1.0)
 

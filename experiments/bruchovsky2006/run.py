@@ -1,7 +1,8 @@
 """Will the next course of androgen deprivation fail? A call at the end of each off-phase, from PSA alone.
 
-`tumortwin reproduce bruchovsky2006 [data.root=DIR]`. Every number that is judged stands in `expected.json`, fixed before
-any call was scored. `runtime=ci`: for each patient the population without his whole block of patients, not refitted.
+`tumortwin reproduce bruchovsky2006 [data.root=DIR]`. Every number that is judged stands in `expected.json`, fixed
+before any call was scored. `runtime=ci`: for each patient the population without his whole block of patients, not
+refitted.
 """
 
 import dataclasses
@@ -47,9 +48,8 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
         changed = leakage(table, landmarks, key=run.key("posterior"), rng=np.random.default_rng(0))
     found.append(at_most("leakage", changed, expected["leakage"]["at_most"], "1", expected["leakage"]["source"]))
     run.write_json("subgroups.json", subgroups(table, landmarks, tables))
-    run.write_json(
-        "calls.json", [dataclasses.asdict(one) | {"landmark": n} for n, t in tables.items() for one in t.rows]
-    )
+    rows = [dataclasses.asdict(row) | {"landmark": name} for name, one in tables.items() for row in one.rows]
+    run.write_json("calls.json", rows)
     run.write_json("card.json", card_of(table, landmarks, not quick).as_plain())
     figures.draw_roc(run, tables)
     figures.draw_calibration(run, tables)
@@ -64,7 +64,7 @@ def _enough(table: Table, landmarks: Landmarks) -> None:
     if min(events, others) < LEAST:
         raise InputError(
             file=table.source,
-            required=f"at least {LEAST} patients treated again who relapse in an on-phase with a PSA, and {LEAST} who do not",
+            required=f"at least {LEAST} patients who relapse in a later on-phase with a PSA, and {LEAST} who do not",
             received=f"{events} and {others}",
             advice="more patients, and the outcomes `relapse` and `no_relapse` in the column `outcome`",
         )

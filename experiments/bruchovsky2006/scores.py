@@ -149,14 +149,14 @@ def subgroups(table: Table, landmarks: Landmarks, tables: dict[str, Scored]) -> 
 
 def card_of(table: Table, landmarks: Landmarks, refit: bool) -> ReplayCard:
     """What a reader must know before believing a number."""
-    left_out = "refitted without him" if refit else "that of five sixths of the patients, he not among them (quick run)"
+    left_out = "refitted without him" if refit else "that of two thirds of the patients, he not among them (quick run)"
     return ReplayCard(
         name="bruchovsky2006",
         cohort="men with biochemical recurrence after radiotherapy under intermittent androgen deprivation",
         subjects=len(table.subjects),
         cases=int(landmarks.judged.sum()),
-        split=f"leave one patient out: population {left_out}, link and threshold without him; known: readings up to and "
-        "on the last visit of the off-phase",
+        split=f"leave one patient out: population {left_out}, link and threshold without him; known: readings up to "
+        "and on the last visit of the off-phase",
         site_split="none: the file has no sites",
         comparators=(
             "prevalence of the other patients (majority class)",

@@ -37,8 +37,8 @@ def spiegelhalter(probability: Float[np.ndarray, " case"], event: Bool[np.ndarra
 
     $$ z = \\frac{\\sum_i (y_i - p_i)(1 - 2 p_i)}{\\sqrt{\\sum_i (1 - 2 p_i)^2 p_i (1 - p_i)}} $$
 
-    Beyond +-1.96 calibration is refused at the 5 % level. **Limits:** cases are taken as independent; p = 1/2 throughout
-    cannot be tested (NaN).
+    Beyond +-1.96 calibration is refused at the 5 % level. **Limits:** cases are taken as independent; p = 1/2
+    throughout cannot be tested (NaN).
 
     **Reference:** Spiegelhalter, Stat. Med. 5 (1986) 421.
     """

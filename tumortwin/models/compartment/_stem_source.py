@@ -1,4 +1,4 @@
-"""A source that a drug does not reach and the sensitive cells that it keeps making: the stem-cell model in closed form."""
+"""A source that a drug does not kill, and the sensitive cells that it keeps making: stem cells in closed form."""
 
 from typing import ClassVar
 
