@@ -95,7 +95,9 @@ def draw_patients(run: Run, table: Table, landmarks: Landmarks, calls: Calls) ->
         course = eqx.tree_at(lambda c: c.switches, course, jnp.asarray(switches))
         drawn = calls.parameters[case] + np.asarray(noise) @ np.linalg.cholesky(calls.spreads[case]).T
         days = np.linspace(0.0, day + COURSE, POINTS)
-        low, middle, high = np.quantile(np.asarray(_curves(course, drawn, days)), [0.025, 0.5, 0.975], axis=0)
+        low, middle, high = np.quantile(
+            np.asarray(_curves(course, jnp.asarray(drawn), jnp.asarray(days))), [0.025, 0.5, 0.975], axis=0
+        )
         past = days <= day
         for part, color in ((past, BLUE), (~past, ORANGE)):
             axis.fill_between(days[part], low[part], high[part], color=color, alpha=0.25, lw=0)

@@ -118,10 +118,10 @@ def leave_one_out(
 
 def _nothing(cases: int) -> Calls:
     """No case called yet."""
-    columns = ({name: np.full(cases, np.nan) for name in FORECASTERS} for _ in range(4))
-    size = len(PARAMETERS)
-    blank = (np.full((cases, *shape), np.nan) for shape in ((2,), (size,), (size, size)))
-    return Calls(*columns, *blank, change=0.0)
+    columns = [{name: np.full(cases, np.nan) for name in FORECASTERS} for _ in range(4)]
+    one, size = np.full((cases, 2), np.nan), len(PARAMETERS)
+    modes, spreads = np.full((cases, size), np.nan), np.full((cases, size, size), np.nan)
+    return Calls(columns[0], columns[1], columns[2], columns[3], one, modes, spreads, 0.0)
 
 
 def _without_own(near: Fit, weights: np.ndarray, landmarks: Landmarks) -> Population:
