@@ -38,6 +38,12 @@ class Scored:
     def auc(self, forecaster: str) -> float:
         return auc(self.probability[forecaster], self.event)
 
+    def auc_without_shift(self, forecaster: str) -> float:
+        """AUC of logit p minus that of the prevalence of the other patients (README.md, "What cannot be said")."""
+        logit = lambda p: np.log(p) - np.log1p(-p)  # noqa: E731
+        gap = logit(self.probability[forecaster]) - logit(self.probability["prevalence"])
+        return auc(np.round(gap, 12), self.event)
+
     def brier(self, forecaster: str) -> float:
         return brier(self.probability[forecaster], self.event)
 
@@ -49,6 +55,7 @@ class Scored:
         stem = f"{self.name}_{forecaster}"
         found = [
             measured(f"auc_{stem}", self.auc(forecaster)),
+            measured(f"auc_without_shift_{stem}", self.auc_without_shift(forecaster)),
             measured(f"brier_{stem}", self.brier(forecaster)),
             measured(f"z_{stem}", self.spiegelhalter(forecaster)),
             measured(f"accuracy_{stem}", np.mean(self.called[forecaster] == self.event)),
