@@ -10,6 +10,7 @@ from experiments.bruchovsky2006.folds import leave_one_out
 from tumortwin.io import DoseHistory, Table
 
 PATIENTS = 2
+HAIR = 1e-6  # [day]
 SEEN_BY = ("mechanism", "logistic", "both", "nadir_only")
 
 
@@ -17,7 +18,8 @@ def poisoned(table: Table, patient: int, day: float, rng: np.random.Generator) -
     """The table with other PSA after `day` [of the file] for one patient, other switches after his restart, and another
     outcome."""
     psa = table.quantities["psa"]
-    later = (table.row_subject == patient) & (table.row_day > day) & psa.measured
+    # A day that was shifted to and fro may be a rounding away from the landmark itself.
+    later = (table.row_subject == patient) & (table.row_day > day + HAIR) & psa.measured
     factor = np.where(later, rng.uniform(2.0, 5.0, later.size), 1.0)
     worse = dataclasses.replace(psa, value=psa.value * factor, lower=psa.lower * factor, upper=psa.upper * factor)
     history = table.doses["on_treatment"]
