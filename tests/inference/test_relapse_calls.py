@@ -226,7 +226,8 @@ def test_youden_by_hand():
     assert link.youden(probability, np.zeros(5, bool)) == 0.5
 
 
-def test_a_poisoned_future_changes_no_call_but_the_nowcast(cohort, monkeypatch):
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_poisoned_future_changes_no_call_but_the_nowcast(cohort, monkeypatch, refit):
     monkeypatch.setattr(folds, "fit", functools.partial(population.fit, rounds=3))
     table, landmarks = cohort
     key, patient = jax.random.key(0), 4
@@ -235,7 +236,7 @@ def test_a_poisoned_future_changes_no_call_but_the_nowcast(cohort, monkeypatch):
     assert worse.ever[patient] != landmarks.ever[patient]
     assert worse.nadir[patient] > 2 * landmarks.nadir[patient]
     calls = [
-        folds.leave_one_out(cycles.records_of(t), marks, key=key, refit=False, only=(patient,))
+        folds.leave_one_out(cycles.records_of(t), marks, key=key, refit=refit, only=(patient,))
         for t, marks in ((table, landmarks), (other, worse))
     ]
     for name in ("mechanism", "logistic", "both", "nadir_only"):
