@@ -99,6 +99,20 @@ FLOWS = {
     "persister": Case(
         m.Persister(0.001, 0.0055, 0.006, 0.9, 0.5, 0.09, 40.0), persister(), persister_jump, dose=1.0, days=300.0
     ),
+    "stem source": Case(
+        m.StemSource(12.0, 0.02, 8e-4, 0.003, 0.06, 0.5),
+        lambda y, u: [8e-4 * y[0], (1 - u + 0.5 * u) * y[0] + (0.003 * (1 - u) - 0.06 * u) * y[1]],
+        lambda y, dose: [y[0], y[1] * np.exp(-dose)],
+        days=400.0,
+        exposures=(0.0, 0.4, 1.0),
+    ),
+    "stem source, equal rates": Case(
+        m.StemSource(12.0, 0.02, 0.003, 0.003, 0.06, 0.5),
+        lambda y, u: [0.003 * y[0], (1 - u + 0.5 * u) * y[0] + (0.003 * (1 - u) - 0.06 * u) * y[1]],
+        lambda y, dose: [y[0], y[1] * np.exp(-dose)],
+        days=400.0,
+        exposures=(0.0, 1.0),
+    ),
 }
 
 _R = np.array([0.025, 0.01, 0.02])

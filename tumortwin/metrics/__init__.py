@@ -7,6 +7,13 @@ from tumortwin.metrics._baselines import persistence as persistence
 from tumortwin.metrics._baselines import signed_distance as signed_distance
 from tumortwin.metrics._baselines import to_volume as to_volume
 from tumortwin.metrics._baselines import volume_growth_rate as volume_growth_rate
+from tumortwin.metrics._calls import AucDifference as AucDifference
+from tumortwin.metrics._calls import Recalibration as Recalibration
+from tumortwin.metrics._calls import auc as auc
+from tumortwin.metrics._calls import auc_difference as auc_difference
+from tumortwin.metrics._calls import brier as brier
+from tumortwin.metrics._calls import recalibration as recalibration
+from tumortwin.metrics._calls import spiegelhalter as spiegelhalter
 from tumortwin.metrics._card import ReplayCard as ReplayCard
 from tumortwin.metrics._concordance import concordance as concordance
 from tumortwin.metrics._concordance import correlation as correlation

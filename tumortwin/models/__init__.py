@@ -43,6 +43,8 @@ from tumortwin.models.compartment import Stein as Stein
 from tumortwin.models.compartment import SteinState as SteinState
 from tumortwin.models.compartment import StemDifferentiatedPsa as StemDifferentiatedPsa
 from tumortwin.models.compartment import StemDifferentiatedPsaState as StemDifferentiatedPsaState
+from tumortwin.models.compartment import StemSource as StemSource
+from tumortwin.models.compartment import StemSourceState as StemSourceState
 from tumortwin.models.compartment import Treated as Treated
 from tumortwin.models.compartment import VolumeState as VolumeState
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation

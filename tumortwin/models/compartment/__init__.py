@@ -35,4 +35,6 @@ from tumortwin.models.compartment._response import Stein as Stein
 from tumortwin.models.compartment._response import SteinState as SteinState
 from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsa as StemDifferentiatedPsa
 from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsaState as StemDifferentiatedPsaState
+from tumortwin.models.compartment._stem_source import StemSource as StemSource
+from tumortwin.models.compartment._stem_source import StemSourceState as StemSourceState
 from tumortwin.models.compartment._treated import Treated as Treated
