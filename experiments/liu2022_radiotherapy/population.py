@@ -1,0 +1,412 @@
+"""The population of wells: the mechanism, what batches, plates and wells add to it, and how it is learned.
+
+On the scale h(y) = log(y + 0.01), of well i in plate p of batch b,
+
+    h(y_i(t)) = h(N(t; theta_i)) + delta_b(t) + x_i delta'_b(t) + delta_p(t) + x_i delta'_p(t) + g_i(t) + noise
+    log theta_i = mu + x_i gamma + u_b + u_p + eta_i,        x_i = log of the initial confluence, centered
+
+with normal effects u and eta of independent parameters, and Gaussian processes that are 0 at t = 0: delta, delta'
+(Ornstein-Uhlenbeck) say what the mechanism leaves unsaid of a whole batch or plate (such as a change of medium, which
+washes dead cells away), g_i (Ornstein-Uhlenbeck + Matern 3/2) what it leaves unsaid of a well.
+
+The curve is made linear in theta_i at the well's own estimate, again and again (Lindstrom & Bates 1990); what is linear
+is integrated out exactly, and variances and time scales maximize the marginal likelihood with their priors.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import block_diag, cho_solve
+from jaxtyping import Array, Float
+from scipy.optimize import minimize
+
+from experiments.liu2022_radiotherapy.culture import STEPS, Dishes, Wells, confluence
+from tumortwin.inference import marginalized, root_of, updated
+from tumortwin.models import DelayedDeath
+
+FLOOR = 0.01  # [1] confluence at which the scale turns from linear to logarithmic
+# Prior of the typical value: median, log-sd.
+PARAMETERS = {
+    "doomed_rate": (1.4, 0.4),
+    "survivor_rate": (0.15, 0.7),
+    "carrying_capacity": (0.9, 0.3),
+    "alpha": (0.15, 0.5),
+    "death_rate": (3.0, 0.4),
+    "clearance_rate": (0.4, 0.6),
+    "start": (1.0, 0.05),
+}
+COUNT = len(PARAMETERS)
+MEDIANS = jnp.log(jnp.asarray([m for m, _ in PARAMETERS.values()]))
+SPREADS = jnp.asarray([s for _, s in PARAMETERS.values()])
+OF_DENSITY = 0.25  # prior sd of gamma
+CENTER = 0.12  # [1] initial confluence at which x is 0
+REACH = 0.5  # largest step of a log parameter in one linearization
+
+Hyper = dict[str, Array]
+"""Natural logarithms of standard deviations [1] and time scales [day]."""
+
+_WEIGHT = np.array([0.6, 1.0, 0.4, 1.0, 0.6, 1.0, 0.1])
+PRIOR_HYPER: dict[str, np.ndarray] = {
+    "wells": np.log(0.05 * _WEIGHT),
+    "plates": np.log(0.2 * _WEIGHT),
+    "batches": np.log(0.4 * _WEIGHT),
+    "well_rough": np.log([0.05, 3.0]),
+    "well_smooth": np.log([0.1, 4.0]),
+    "plate_curve": np.log([0.1, 4.0]),
+    "plate_slope": np.log([0.05, 4.0]),
+    "batch_curve": np.log([0.1, 4.0]),
+    "batch_slope": np.log([0.05, 4.0]),
+    "noise": np.log([0.02]),
+}
+HYPER_SPREAD = 0.5  # log-sd of every one of them
+# While the mechanism is fitted first, curves of groups may say next to nothing and wells what they like.
+MECHANISM_FIRST = {
+    "well_rough": np.log([0.25, 2.0]),
+    **{name: np.log([0.03, 4.0]) for name in ("plate_curve", "plate_slope", "batch_curve", "batch_slope")},
+}
+FIRST_ROUNDS = 12
+SETTLING_ROUNDS = 6
+
+
+def start_hyper() -> Hyper:
+    """The prior medians."""
+    return {name: jnp.asarray(value) for name, value in PRIOR_HYPER.items()}
+
+
+def scale(confluence_seen: Any) -> Array:
+    """h(y)."""
+    return jnp.log(jnp.maximum(jnp.asarray(confluence_seen), 0.0) + FLOOR)
+
+
+def unscale(value: Any) -> np.ndarray:
+    """The confluence of a value of h; none below 0 (a noisy reading of an empty well)."""
+    return np.maximum(np.exp(np.asarray(value)) - FLOOR, 0.0)
+
+
+def density(start: Any) -> np.ndarray:
+    """x, the centered log of the initial confluence."""
+    return np.asarray(scale(start)) - float(scale(CENTER))
+
+
+def curve(logs: Float[Array, "parameter well"], dishes: Dishes) -> Float[Array, "well time"]:
+    """h of the mechanism's confluence."""
+    given = dict(zip(PARAMETERS, jnp.exp(logs), strict=True))
+    model = DelayedDeath(**{**given, "start": dishes.start * given["start"]})
+    return scale(confluence(model, dishes))
+
+
+@eqx.filter_jit
+def linearized(logs: Array, dishes: Dishes) -> tuple[Float[Array, "well time"], Float[Array, "well time parameter"]]:
+    """The curve and its derivatives with respect to the log parameters of each well."""
+    value = curve(logs, dishes)
+    along = jax.lax.map(
+        lambda way: jax.jvp(lambda p: curve(p, dishes), (logs,), (jnp.broadcast_to(way[:, None], logs.shape),))[1],
+        jnp.eye(COUNT),
+    )
+    return value, jnp.moveaxis(along, 0, -1)
+
+
+def _tied(kernel: Callable[[Array], Array], days: Float[Array, " time"]) -> Float[Array, "time time"]:
+    """The covariance of a stationary process, given that it is 0 at t = 0."""
+    start = kernel(days)
+    return kernel(days[:, None] - days[None, :]) - start[:, None] * start[None, :] / kernel(jnp.zeros(()))
+
+
+def ornstein_uhlenbeck(log: Array, days: Array) -> Array:
+    """sd^2 e^{-|r|/l}."""
+    return _tied(lambda r: jnp.exp(2.0 * log[0] - jnp.abs(r) * jnp.exp(-log[1])), days)
+
+
+def matern(log: Array, days: Array) -> Array:
+    """sd^2 (1 + s) e^{-s}, s = sqrt(3) |r| / l."""
+
+    def kernel(r: Array) -> Array:
+        s = jnp.sqrt(3.0) * jnp.abs(r) * jnp.exp(-log[1])
+        return jnp.exp(2.0 * log[0]) * (1.0 + s) * jnp.exp(-s)
+
+    return _tied(kernel, days)
+
+
+def of_well(hyper: Hyper, days: Array) -> Array:
+    """Covariance of g_i."""
+    return ornstein_uhlenbeck(hyper["well_rough"], days) + matern(hyper["well_smooth"], days)
+
+
+def of_group(hyper: Hyper, group: str, days: Array) -> Float[Array, "k k"]:
+    """Covariance of what a plate or a batch adds: its parameters, nothing to gamma, its two curves."""
+    parts = [ornstein_uhlenbeck(hyper[f"{group}_{what}"], days) for what in ("curve", "slope")]
+    spread = jnp.exp(2.0 * hyper["plates" if group == "plate" else "batches"])
+    return block_diag(jnp.diag(spread), jnp.zeros((COUNT, COUNT)), *parts)
+
+
+def of_everything() -> Float[Array, "k k"]:
+    """Prior covariance of mu and gamma."""
+    return jnp.diag(jnp.concatenate([SPREADS**2, jnp.full(COUNT, OF_DENSITY**2)]))
+
+
+class Part(eqx.Module):
+    """Curves linear in their parameters, by plate: `residual` = h(y) - f + J (log theta - mu_0), `jacobian` J.
+
+    `days` [plate, time], `x` [plate, well], `weight` 1 for a well and 0 for padding, `batch` [batch, plate] membership.
+    """
+
+    days: Float[Array, "plate time"]
+    valid: Float[Array, "plate well time"]
+    x: Float[Array, "plate well"]
+    jacobian: Float[Array, "plate well time parameter"]
+    residual: Float[Array, "plate well time"]
+    weight: Float[Array, "plate well"]
+    batch: Float[Array, "batch plate"]
+
+
+def own_covariance(hyper: Hyper, days: Array, jacobian: Array) -> Float[Array, "time time"]:
+    """Of a reading, given everything above the well."""
+    noise = jnp.exp(2.0 * hyper["noise"][0]) * jnp.eye(days.shape[-1])
+    return (jacobian * jnp.exp(2.0 * hyper["wells"])) @ jacobian.T + of_well(hyper, days) + noise
+
+
+def _known(covariance: Array, valid: Array) -> Array:
+    """The covariance of the valid readings; padding has variance 1 and no covariance."""
+    return covariance * valid[:, None] * valid[None, :] + jnp.diag(1.0 - valid)
+
+
+def _plate(hyper: Hyper, days: Array, valid: Array, x: Array, jacobian: Array, residual: Array, weight: Array) -> Any:
+    """(M, v) about [parameters, gamma, curve, slope] of a plate, and the log density of its constants."""
+
+    def well(valid: Array, j: Array, r: Array) -> tuple[Array, ...]:
+        factor = jnp.linalg.cholesky(_known(own_covariance(hyper, days, j), valid))
+        inverse = cho_solve((factor, True), jnp.diag(valid)) * valid[:, None]
+        slim, seen = inverse @ j, inverse @ r
+        constant = -0.5 * r @ seen - jnp.sum(jnp.log(jnp.diagonal(factor)))
+        return inverse, slim, j.T @ slim, seen, j.T @ seen, constant
+
+    each = jax.vmap(well)(valid, jacobian, residual)
+    inverse, slim, small, seen, told = (
+        [jnp.tensordot(weight * x**k, a, 1) for k in range(3)] for a in each[:5]
+    )
+    matrix = jnp.block(
+        [
+            [small[0], small[1], slim[0].T, slim[1].T],
+            [small[1], small[2], slim[1].T, slim[2].T],
+            [slim[0], slim[1], inverse[0], inverse[1]],
+            [slim[1], slim[2], inverse[1], inverse[2]],
+        ]
+    )
+    return (matrix, jnp.concatenate([told[0], told[1], seen[0], seen[1]])), weight @ each[5]
+
+
+def _upward(hyper: Hyper, part: Part) -> Any:
+    """Information of plates, of plates about batches, of batches, and of batches about everything; log likelihood."""
+
+    def plate(given: Any) -> Any:
+        own, constants = _plate(hyper, *given)
+        passed, gain = marginalized(own, root_of(of_group(hyper, "plate", given[0])))
+        return own, passed, constants + gain
+
+    def batch(given: Any) -> Any:
+        days, own = given
+        passed, gain = marginalized(own, root_of(of_group(hyper, "batch", days)))
+        return passed, gain
+
+    plates, from_plates, gain = jax.lax.map(
+        plate, (part.days, part.valid, part.x, part.jacobian, part.residual, part.weight)
+    )
+    batches = jax.tree.map(lambda a: jnp.tensordot(part.batch, a, 1), from_plates)
+    days = part.days[jnp.argmax(part.batch, axis=1)]
+    from_batches, more = jax.lax.map(batch, (days, batches))
+    top = (from_batches[0][:, : 2 * COUNT, : 2 * COUNT], from_batches[1][:, : 2 * COUNT])
+    everything = jax.tree.map(lambda a: a.sum(axis=0), top)
+    _, last = marginalized(everything, root_of(of_everything()))
+    return plates, from_plates, batches, top, gain.sum() + more.sum() + last
+
+
+def log_posterior(hyper: Hyper, part: Part) -> Float[Array, ""]:
+    """Log marginal likelihood and prior of the variances and time scales."""
+    prior = sum(jnp.sum((hyper[name] - value) ** 2) for name, value in PRIOR_HYPER.items())
+    return _upward(hyper, part)[-1] - 0.5 * prior / HYPER_SPREAD**2
+
+
+class Levels(eqx.Module):
+    """Mean and covariance of [parameters, gamma, curve, slope]: of each plate that was seen, of a new plate of each
+    batch (without the plate's own part), and of a new batch ([parameters, gamma] alone)."""
+
+    plates: tuple[Array, Array]
+    batches: tuple[Array, Array]
+    everything: tuple[Array, Array]
+
+
+@eqx.filter_jit
+def levels(hyper: Hyper, part: Part) -> Levels:
+    """What the data say of every group."""
+    plates, from_plates, batches, top, _ = _upward(hyper, part)
+    prior, none = of_everything(), jnp.zeros(2 * COUNT)
+    total = jax.tree.map(lambda a: a.sum(axis=0), top)
+    width = plates[1].shape[-1] - 2 * COUNT
+
+    def without(own: Any, days: Array) -> tuple[Array, Array]:
+        """A batch before its own data: what the others say, and its own spread."""
+        mean, covariance = updated(none, prior, jax.tree.map(jnp.subtract, total, own))
+        wide = jnp.pad(covariance, (0, width))
+        return jnp.pad(mean, (0, width)), wide + of_group(hyper, "batch", days)
+
+    first = jax.lax.map(lambda given: without(*given), (top, part.days[jnp.argmax(part.batch, axis=1)]))
+    mine = jnp.argmax(part.batch, axis=0)
+
+    def plate(batch: Array, own: Any, passed: Any, days: Array) -> tuple[Array, Array]:
+        siblings = jax.tree.map(lambda a, b: a[batch] - b, batches, passed)
+        mean, covariance = updated(first[0][batch], first[1][batch], siblings)
+        return updated(mean, covariance + of_group(hyper, "plate", days), own)
+
+    return Levels(
+        jax.lax.map(lambda given: plate(*given), (mine, plates, from_plates, part.days)),
+        jax.lax.map(lambda given: updated(*given), (*first, batches)),
+        updated(none, prior, total),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which well stands where in the arrays by plate; `rows` [plate, well], -1 for padding."""
+
+    plates: tuple[str, ...]
+    batches: tuple[str, ...]
+    rows: np.ndarray
+    batch: np.ndarray
+
+    @staticmethod
+    def of(wells: Wells) -> "Layout":
+        """Plates and batches in alphabetical order."""
+        plates, batches = sorted(set(wells.plate)), sorted(set(wells.batch))
+        members = [np.flatnonzero(wells.plate == p) for p in plates]
+        rows = np.full((len(plates), max(map(len, members))), -1)
+        batch = np.zeros((len(batches), len(rows)))
+        for k, mine in enumerate(members):
+            rows[k, : len(mine)] = mine
+            batch[batches.index(wells.batch[mine[0]]), k] = 1.0
+        return Layout(tuple(plates), tuple(batches), rows, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """What was learned: `hyper`, the `levels` of `layout`, the `days` of each plate, and the estimates `logs` of the wells it was learned from."""
+
+    hyper: Hyper
+    levels: Levels
+    layout: Layout
+    days: Float[np.ndarray, "plate time"]
+    logs: Float[np.ndarray, "parameter well"]
+    kernels: dict[bytes, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def part_of(wells: Wells, layout: Layout, logs: Array, dishes: Dishes) -> Part:
+    """The curves made linear at `logs`."""
+    value, jacobian = linearized(logs, dishes)
+    residual = scale(wells.seen) - value + jnp.einsum("itp,pi->it", jacobian, logs - MEDIANS[:, None])
+    there = layout.rows >= 0
+    first = np.where(there[:, :1], layout.rows[:, :1], 0)[:, 0]
+    weight = jnp.asarray(there, float)
+    valid = jnp.asarray(wells.valid, float)
+    return Part(
+        dishes.days[first],
+        valid[layout.rows] * weight[..., None],
+        jnp.asarray(density(wells.start))[layout.rows],
+        jacobian[layout.rows],
+        (residual * valid)[layout.rows],
+        weight,
+        jnp.asarray(layout.batch),
+    )
+
+
+@eqx.filter_jit
+def estimates(hyper: Hyper, part: Part, found: Levels) -> Float[Array, "plate well parameter"]:
+    """Log parameters of every well: of its plate, and what its own curve adds."""
+
+    def well(mean: Array, days: Array, valid: Array, x: Array, j: Array, r: Array) -> Array:
+        parts = jnp.split(mean, [COUNT, 2 * COUNT, 2 * COUNT + days.shape[0]])
+        expected = parts[0] + x * parts[1]
+        rest = (r - j @ expected - parts[2] - x * parts[3]) * valid
+        own = jnp.exp(2.0 * hyper["wells"])
+        known = jnp.linalg.solve(_known(own_covariance(hyper, days, j), valid), rest)
+        return MEDIANS + expected + own * (j.T @ (known * valid))
+
+    over_wells = jax.vmap(well, in_axes=(None, None, 0, 0, 0, 0))
+    given = (found.plates[0], part.days, part.valid, part.x, part.jacobian, part.residual)
+    return jax.lax.map(lambda one: over_wells(*one), given)
+
+
+@eqx.filter_jit
+def _loss(vector: Array, part: Part) -> tuple[Array, Array]:
+    """Minus the log posterior of the variances and time scales, and its gradient."""
+    return jax.value_and_grad(lambda z: -log_posterior(ravel_pytree(start_hyper())[1](z), part))(vector)
+
+
+def ascend(hyper: Hyper, part: Part, steps: int) -> tuple[Hyper, float]:
+    """`steps` of L-BFGS up the log posterior of the variances and time scales, and its value."""
+    vector, back = ravel_pytree(hyper)
+
+    def loss(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = _loss(jnp.asarray(z), part)
+        return float(value), np.asarray(slope)
+
+    found = minimize(loss, np.asarray(vector), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    return back(jnp.asarray(found.x)), -float(found.fun)
+
+
+def spread_over(wells: Wells, most: int) -> np.ndarray:
+    """True for at most so many wells of every plate, evenly over their initial confluence."""
+    keep = np.zeros(len(wells), bool)
+    for plate in np.unique(wells.plate):
+        mine = np.flatnonzero(wells.plate == plate)
+        mine = mine[np.argsort(wells.start[mine], kind="stable")]
+        keep[mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(int))]] = True
+    return keep
+
+
+def learn(
+    wells: Wells,
+    *,
+    rounds: int = 8,
+    hours: float = 12.0,
+    most: int = 15,
+    progress: Callable[[int, float], None] = lambda done, value: None,
+) -> Population:
+    """The population of `wells`: variances and time scales from at most `most` wells of each plate and readings `hours`
+    apart, what is said of groups and wells from all readings of all wells."""
+    last = float(wells.days.max())
+    few = wells.where(spread_over(wells, most)).every(hours)
+    hyper, logs = start_hyper(), jnp.repeat(MEDIANS[:, None], len(few), axis=1)
+    layout, dishes = Layout.of(few), Dishes.of(few, last)
+    plain = {**hyper, **{name: jnp.asarray(value) for name, value in MECHANISM_FIRST.items()}}
+    for _ in range(FIRST_ROUNDS):
+        part = part_of(few, layout, logs, dishes)
+        logs = _moved(logs, plain, part, levels(plain, part), layout)
+    for done in range(rounds):
+        part = part_of(few, layout, logs, dishes)
+        hyper, value = ascend(hyper, part, 2 if done < 2 else 4)
+        logs = _moved(logs, hyper, part, levels(hyper, part), layout)
+        progress(done, value)
+    middle = {plate: np.asarray(logs)[:, few.plate == plate].mean(axis=1) for plate in np.unique(few.plate)}
+    logs = jnp.asarray(np.stack([middle[plate] for plate in wells.plate], axis=1))
+    layout, found, part = Layout.of(wells), None, None
+    for data, times in ((wells.every(hours), SETTLING_ROUNDS), (wells, 2)):
+        dishes = Dishes.of(data, last)
+        for _ in range(times):
+            part = part_of(data, layout, logs, dishes)
+            found = levels(hyper, part)
+            logs = _moved(logs, hyper, part, found, layout)
+    assert part is not None and found is not None
+    return Population(hyper, found, layout, np.asarray(part.days), np.asarray(logs))
+
+
+def _moved(logs: Array, hyper: Hyper, part: Part, found: Levels, layout: Layout) -> Array:
+    """The estimates of the wells, no further than `REACH` from where they were."""
+    fresh, there = np.asarray(estimates(hyper, part, found)), layout.rows >= 0
+    target = np.array(logs)
+    target[:, layout.rows[there]] = fresh[there].T
+    return logs + jnp.clip(jnp.asarray(target) - logs, -REACH, REACH)
