@@ -2,18 +2,16 @@
 
 import dataclasses
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from experiments.liu2022_radiotherapy.culture import Dishes, Wells
 from experiments.liu2022_radiotherapy.population import (
     COUNT,
-    MEDIANS,
+    OF_BATCH,
+    SPREADS,
     Population,
-    curve,
     density,
     linearized,
     of_group,
@@ -23,19 +21,19 @@ from experiments.liu2022_radiotherapy.population import (
     unscale,
 )
 
-CHUNK = 16  # wells that are solved at once, so that one compiled function serves all
-ITERATIONS = 2  # linearizations after each new reading
-LEVEL_95 = 1.959963984540054
+NORMAL_95 = 1.959963984540054
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """On the scale of the confluence [1]: `median`, `low`, `high` [well, time] of the central 95 %, and which group was
-    known of each well: its `plate`, its `batch`, or `nothing`."""
+    """On the scale of the confluence [1]: `median`, `low`, `high` [well, time] of the central 95 %; on the scale h, where
+    it is normal, its `mean` and `spread`; and what was `known` of each well: its plate, its batch, or nothing."""
 
     median: Float[np.ndarray, "well time"]
     low: Float[np.ndarray, "well time"]
     high: Float[np.ndarray, "well time"]
+    mean: Float[np.ndarray, "well time"]
+    spread: Float[np.ndarray, "well time"]
     known: np.ndarray
 
 
@@ -57,7 +55,8 @@ def expected(
         own, extra, groups, known = found.batches, of_group(hyper, "plate", at), ("batch",), "batch"
     else:
         mean, covariance = (np.asarray(a) for a in found.everything)
-        wide = np.pad(covariance, (0, 2 * len(days))) + of_group(hyper, "plate", at) + of_group(hyper, "batch", at)
+        fitted = np.diag(np.pad((OF_BATCH * np.asarray(SPREADS)) ** 2, (0, COUNT + 2 * len(days))))
+        wide = fitted + np.pad(covariance, (0, 2 * len(days))) + of_group(hyper, "plate", at) + of_group(hyper, "batch", at)
         return np.pad(mean, (0, 2 * len(days))), np.asarray(wide), "nothing"
     mean, covariance = _on(days, on, np.asarray(own[0][k]), np.asarray(own[1][k]), hyper, groups)
     return mean, covariance if extra is None else covariance + np.asarray(extra), known
@@ -86,106 +85,51 @@ def _diagonal(blocks: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """A square root; rounding may have left eigenvalues below 0 by a part in 1e-9."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
-
-
-@eqx.filter_jit
-def _curves(logs: Float[Array, "parameter column"], dishes: Dishes) -> Float[Array, "column time"]:
-    return curve(logs, dishes)
-
-
-def from_first_reading(population: Population, wells: Wells, draws: int, *, key: Array) -> tuple[Forecast, np.ndarray]:
-    """The forecast of every reading from the one at t = 0, and its draws [draw, well, time]: parameters and curves drawn,
-    the mechanism solved, noise added."""
-    source = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    noise = float(np.exp(population.hyper["noise"][0]))
-    own = np.exp(np.asarray(population.hyper["wells"]))
-    logs, added = np.zeros((len(wells), draws, COUNT)), np.zeros((len(wells), draws, wells.days.shape[1]))
-    known, x = np.empty(len(wells), object), density(wells.start)
-    for plate in np.unique(wells.plate):
-        mine = np.flatnonzero(wells.plate == plate)
-        days = wells.days[mine[0]]
-        mean, covariance, said = expected(population, plate, wells.batch[mine[0]], days)
-        root, own_root = _root(covariance), _root(np.asarray(of_well(population.hyper, jnp.asarray(days))))
-        known[mine] = said
-        for i in mine:
-            w = mean + source.normal(size=(draws, len(mean))) @ root.T
-            logs[i] = np.asarray(MEDIANS) + w[:, :COUNT] + x[i] * w[:, COUNT : 2 * COUNT]
-            logs[i] += own * source.normal(size=(draws, COUNT))
-            curves = w[:, 2 * COUNT :].reshape(draws, 2, -1)
-            added[i] = curves[:, 0] + x[i] * curves[:, 1] + source.normal(size=(draws, len(days))) @ own_root.T
-    last = float(wells.days.max())
-    values = np.zeros_like(added)
-    for at in range(0, len(wells), CHUNK):
-        mine = np.arange(at, at + CHUNK) % len(wells)
-        columns = np.repeat(mine, draws)
-        dishes = Dishes.of(wells.where(columns), last)
-        found = _curves(jnp.asarray(logs[mine].reshape(-1, COUNT).T), dishes)
-        values[mine] = np.asarray(found).reshape(CHUNK, draws, -1)
-    values = values + added + noise * source.normal(size=values.shape)
-    sample = np.swapaxes(unscale(values), 0, 1)
-    low, median, high = np.quantile(sample, [0.025, 0.5, 0.975], axis=0)
-    return Forecast(median, low, high, known), sample
-
-
-def with_updates(population: Population, wells: Wells, every: float = 1.0) -> tuple[Forecast, np.ndarray, np.ndarray]:
-    """The forecast of every reading from the well's own readings up to the last update, `every` day; also mean and
-    standard deviation [well, time] on the scale h, where it is normal.
-
-    The well's curve is made linear at its estimate after each update and conditioned exactly (iterated Kalman).
-    """
+def forecast(population: Population, wells: Wells, every: float | None = None) -> Forecast:
+    """The forecast of every reading, from the one at t = 0 alone or (`every`, day) from the well's own readings up to
+    the last update. On the scale h it is normal: the curve is linear about the mechanism's, and conditioned exactly."""
     last, x = float(wells.days.max()), density(wells.start)
-    dishes = Dishes.of(wells, last)
-    priors = {p: expected(population, p, wells.batch[wells.plate == p][0], wells.days[wells.plate == p][0])
-              for p in np.unique(wells.plate)}  # fmt: skip
-    middle = np.stack([priors[p][0] for p in wells.plate])
-    typical = np.asarray(MEDIANS) + middle[:, :COUNT] + x[:, None] * middle[:, COUNT : 2 * COUNT]
-    logs, seen = typical.copy(), np.asarray(scale(wells.seen))
-    mean, spread = np.zeros_like(seen), np.ones_like(seen)
-    for update in np.arange(0.0, last, every):
-        known = wells.valid & (wells.days <= update + 1e-9)
-        for _ in range(ITERATIONS):
-            value, jacobian = (np.asarray(a) for a in linearized(jnp.asarray(logs.T), dishes))
-            after = [
-                _conditioned(population, priors[wells.plate[i]], x[i], typical[i], logs[i], value[i], jacobian[i],
-                             seen[i], known[i], wells.days[i])
-                for i in range(len(wells))
-            ]  # fmt: skip
-            logs = logs + np.clip(np.stack([a[0] for a in after]) - logs, -0.5, 0.5)
-        due = wells.valid & (wells.days > update + 1e-9) & (wells.days <= update + every + 1e-9)
-        mean[due], spread[due] = np.stack([a[1] for a in after])[due], np.stack([a[2] for a in after])[due]
-    groups = np.array([priors[p][2] for p in wells.plate], object)
-    return (
-        Forecast(unscale(mean), unscale(mean - LEVEL_95 * spread), unscale(mean + LEVEL_95 * spread), groups),
-        mean,
-        spread,
+    value, jacobian = (
+        np.asarray(a)
+        for a in linearized(jnp.asarray(population.mechanism.typical(wells)), Dishes.of(wells, last))
     )
+    seen = np.asarray(scale(wells.seen))
+    mean, spread, groups = np.zeros_like(seen), np.ones_like(seen), np.empty(len(wells), object)
+    updates = np.arange(0.0, last, every) if every else np.zeros(1)
+    for i in range(len(wells)):
+        days = wells.days[i]
+        prior = _expected(population, wells.plate[i], wells.batch[i], days.tobytes())
+        groups[i] = prior[2]
+        own_mean, total = _joint(population, prior, x[i], value[i], jacobian[i], days)
+        for update in updates:
+            known = wells.valid[i] & (days <= update + 1e-9)
+            due = wells.valid[i] & (days > update + 1e-9) & (days <= update + (every or np.inf) + 1e-9)
+            gain = np.linalg.solve(total[np.ix_(known, known)], total[np.ix_(known, due)])
+            mean[i, due] = own_mean[due] + gain.T @ (seen[i, known] - own_mean[known])
+            variance = np.diagonal(total)[due] - np.einsum("ij,ij->j", gain, total[np.ix_(known, due)])
+            spread[i, due] = np.sqrt(variance)
+    low, high = unscale(mean - NORMAL_95 * spread), unscale(mean + NORMAL_95 * spread)
+    return Forecast(unscale(mean), low, high, mean, spread, groups)
 
 
-def _conditioned(
-    population: Population, prior: tuple, x: float, typical: np.ndarray, logs: np.ndarray, value: np.ndarray,
-    jacobian: np.ndarray, seen: np.ndarray, known: np.ndarray, days: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Log parameters, mean and standard deviation of all readings of one well, given those that are `known`."""
+def _joint(
+    population: Population, prior: tuple, x: float, value: np.ndarray, jacobian: np.ndarray, days: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of all readings of one well."""
     middle, covariance, _ = prior
     size = len(days)
     design = np.concatenate([jacobian, x * jacobian, np.eye(size), x * np.eye(size)], axis=1)
     own = np.exp(2.0 * np.asarray(population.hyper["wells"]))
     noise = float(np.exp(2.0 * population.hyper["noise"][0]))
-    across = covariance @ design.T
-    total = design @ across + (jacobian * own) @ jacobian.T + _well_covariance(population, days) + noise * np.eye(size)
-    along = across[:COUNT] + x * across[COUNT : 2 * COUNT] + own[:, None] * jacobian.T
-    curves = middle[2 * COUNT : 2 * COUNT + size] + x * middle[2 * COUNT + size :]
-    mean = value + jacobian @ (typical - logs) + curves
-    if not known.any():
-        return typical, mean, np.sqrt(np.diagonal(total))
-    gain = np.linalg.solve(total[np.ix_(known, known)], np.concatenate([total[known], along[:, known].T], axis=1))
-    rest = seen[known] - mean[known]
-    variance = np.diagonal(total) - np.einsum("ij,ij->j", gain[:, :size], total[known])
-    return typical + gain[:, size:].T @ rest, mean + gain[:, :size].T @ rest, np.sqrt(variance)
+    total = design @ covariance @ design.T + (jacobian * own) @ jacobian.T + noise * np.eye(size)
+    return value + design @ middle, total + _well_covariance(population, days)
+
+
+def _expected(population: Population, plate: str, batch: str, key: bytes) -> tuple[np.ndarray, np.ndarray, str]:
+    at = (plate, batch, key)
+    if at not in population.kernels:
+        population.kernels[at] = expected(population, plate, batch, np.frombuffer(key))
+    return population.kernels[at]
 
 
 def _well_covariance(population: Population, days: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import block_diag, cho_solve
 from jaxtyping import Array, Float
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 
 from experiments.liu2022_radiotherapy.culture import STEPS, Dishes, Wells, confluence
 from tumortwin.inference import marginalized, root_of, updated
@@ -46,7 +46,6 @@ MEDIANS = jnp.log(jnp.asarray([m for m, _ in PARAMETERS.values()]))
 SPREADS = jnp.asarray([s for _, s in PARAMETERS.values()])
 OF_DENSITY = 0.25  # prior sd of gamma
 CENTER = 0.12  # [1] initial confluence at which x is 0
-REACH = 0.5  # largest step of a log parameter in one linearization
 
 Hyper = dict[str, Array]
 """Natural logarithms of standard deviations [1] and time scales [day]."""
@@ -55,7 +54,7 @@ _WEIGHT = np.array([0.6, 1.0, 0.4, 1.0, 0.6, 1.0, 0.1])
 PRIOR_HYPER: dict[str, np.ndarray] = {
     "wells": np.log(0.05 * _WEIGHT),
     "plates": np.log(0.2 * _WEIGHT),
-    "batches": np.log(0.4 * _WEIGHT),
+    "batches": np.log(0.1 * _WEIGHT),
     "well_rough": np.log([0.05, 3.0]),
     "well_smooth": np.log([0.1, 4.0]),
     "plate_curve": np.log([0.1, 4.0]),
@@ -65,13 +64,11 @@ PRIOR_HYPER: dict[str, np.ndarray] = {
     "noise": np.log([0.02]),
 }
 HYPER_SPREAD = 0.5  # log-sd of every one of them
-# While the mechanism is fitted first, curves of groups may say next to nothing and wells what they like.
-MECHANISM_FIRST = {
-    "well_rough": np.log([0.25, 2.0]),
-    **{name: np.log([0.03, 4.0]) for name in ("plate_curve", "plate_slope", "batch_curve", "batch_slope")},
-}
-FIRST_ROUNDS = 12
-SETTLING_ROUNDS = 6
+# While the mechanism is fitted: a reading's error on the scale h, autocorrelation included, and the spreads of batches
+# and plates as parts of the prior's.
+ERROR = 0.4
+OF_BATCH, OF_PLATE = 1.0, 0.5
+LEFT = 0.3  # of the prior spread, when the mechanism has been fitted
 
 
 def start_hyper() -> Hyper:
@@ -146,12 +143,12 @@ def of_group(hyper: Hyper, group: str, days: Array) -> Float[Array, "k k"]:
 
 
 def of_everything() -> Float[Array, "k k"]:
-    """Prior covariance of mu and gamma."""
-    return jnp.diag(jnp.concatenate([SPREADS**2, jnp.full(COUNT, OF_DENSITY**2)]))
+    """Covariance of what is left of mu and gamma when the mechanism has been fitted."""
+    return jnp.diag(jnp.concatenate([SPREADS**2, jnp.full(COUNT, OF_DENSITY**2)]) * LEFT**2)
 
 
 class Part(eqx.Module):
-    """Curves linear in their parameters, by plate: `residual` = h(y) - f + J (log theta - mu_0), `jacobian` J.
+    """Curves linear in their parameters, by plate: `residual` = h(y) - f, `jacobian` J.
 
     `days` [plate, time], `x` [plate, well], `weight` 1 for a well and 0 for padding, `batch` [batch, plate] membership.
     """
@@ -280,34 +277,51 @@ class Layout:
     batch: np.ndarray
 
     @staticmethod
-    def of(wells: Wells) -> "Layout":
-        """Plates and batches in alphabetical order."""
+    def of(wells: Wells, room: tuple[int, int] = (0, 0)) -> "Layout":
+        """Plates and batches in alphabetical order; at least `room` (plates, wells of a plate), so that fits of one
+        shape are compiled once. Plates without wells belong to the last batch and say nothing."""
         plates, batches = sorted(set(wells.plate)), sorted(set(wells.batch))
         members = [np.flatnonzero(wells.plate == p) for p in plates]
-        rows = np.full((len(plates), max(map(len, members))), -1)
+        rows = np.full((max(room[0], len(plates)), max(room[1], *map(len, members))), -1)
         batch = np.zeros((len(batches), len(rows)))
+        batch[-1, len(plates) :] = 1.0
         for k, mine in enumerate(members):
             rows[k, : len(mine)] = mine
             batch[batches.index(wells.batch[mine[0]]), k] = 1.0
         return Layout(tuple(plates), tuple(batches), rows, batch)
 
 
+class Mechanism(eqx.Module):
+    """Log parameters: `middle` of everything, `slope` on x, and what a `batch` and a `plate` add."""
+
+    middle: Float[np.ndarray, " parameter"]
+    slope: Float[np.ndarray, " parameter"]
+    batch: dict[str, np.ndarray]
+    plate: dict[str, np.ndarray]
+
+    def typical(self, wells: Wells) -> Float[np.ndarray, "parameter well"]:
+        """Of wells of a batch, the plate's own part left out."""
+        none = np.zeros(COUNT)
+        own = np.stack([self.batch.get(batch, none) for batch in wells.batch], axis=1)
+        return self.middle[:, None] + self.slope[:, None] * density(wells.start) + own
+
+
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """What was learned: `hyper`, the `levels` of `layout`, the `days` of each plate, and the estimates `logs` of the wells it was learned from."""
+    """What was learned: `hyper`, the `levels` of `layout`, and the `days` of each plate."""
 
+    mechanism: Mechanism
     hyper: Hyper
     levels: Levels
     layout: Layout
     days: Float[np.ndarray, "plate time"]
-    logs: Float[np.ndarray, "parameter well"]
-    kernels: dict[bytes, np.ndarray] = dataclasses.field(default_factory=dict)
+    kernels: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 def part_of(wells: Wells, layout: Layout, logs: Array, dishes: Dishes) -> Part:
     """The curves made linear at `logs`."""
     value, jacobian = linearized(logs, dishes)
-    residual = scale(wells.seen) - value + jnp.einsum("itp,pi->it", jacobian, logs - MEDIANS[:, None])
+    residual = scale(wells.seen) - value
     there = layout.rows >= 0
     first = np.where(there[:, :1], layout.rows[:, :1], 0)[:, 0]
     weight = jnp.asarray(there, float)
@@ -321,23 +335,6 @@ def part_of(wells: Wells, layout: Layout, logs: Array, dishes: Dishes) -> Part:
         weight,
         jnp.asarray(layout.batch),
     )
-
-
-@eqx.filter_jit
-def estimates(hyper: Hyper, part: Part, found: Levels) -> Float[Array, "plate well parameter"]:
-    """Log parameters of every well: of its plate, and what its own curve adds."""
-
-    def well(mean: Array, days: Array, valid: Array, x: Array, j: Array, r: Array) -> Array:
-        parts = jnp.split(mean, [COUNT, 2 * COUNT, 2 * COUNT + days.shape[0]])
-        expected = parts[0] + x * parts[1]
-        rest = (r - j @ expected - parts[2] - x * parts[3]) * valid
-        own = jnp.exp(2.0 * hyper["wells"])
-        known = jnp.linalg.solve(_known(own_covariance(hyper, days, j), valid), rest)
-        return MEDIANS + expected + own * (j.T @ (known * valid))
-
-    over_wells = jax.vmap(well, in_axes=(None, None, 0, 0, 0, 0))
-    given = (found.plates[0], part.days, part.valid, part.x, part.jacobian, part.residual)
-    return jax.lax.map(lambda one: over_wells(*one), given)
 
 
 @eqx.filter_jit
@@ -368,45 +365,57 @@ def spread_over(wells: Wells, most: int) -> np.ndarray:
     return keep
 
 
+def mechanism_of(wells: Wells) -> Mechanism:
+    """The mechanism alone, by penalized least squares over all plates at once (trust region; every effect shrunk)."""
+    batches, plates = np.unique(wells.batch), np.unique(wells.plate)
+    dishes, seen, x = Dishes.of(wells, float(wells.days.max())), np.asarray(scale(wells.seen)), density(wells.start)
+    one = lambda names, groups: (names[:, None] == groups[None, :]).astype(float)  # noqa: E731
+    design = np.concatenate([np.ones((len(wells), 1)), x[:, None], one(wells.batch, batches), one(wells.plate, plates)], 1)
+    spread = np.asarray(SPREADS)
+    parts = [spread, np.full(COUNT, OF_DENSITY), *[OF_BATCH * spread] * len(batches), *[OF_PLATE * spread] * len(plates)]
+    sd, middle = np.concatenate(parts), np.asarray(MEDIANS)
+
+    def logs(z: np.ndarray) -> Array:
+        return jnp.asarray(middle[:, None] + (design @ (sd * z).reshape(-1, COUNT)).T)
+
+    def loss(z: np.ndarray) -> np.ndarray:
+        return np.concatenate([((np.asarray(linearized(logs(z), dishes)[0]) - seen) / ERROR)[wells.valid], z])
+
+    def slope(z: np.ndarray) -> np.ndarray:
+        jacobian = np.asarray(linearized(logs(z), dishes)[1])
+        wide = design[:, None, :, None] * jacobian[:, :, None, :]
+        return np.concatenate([wide.reshape(*seen.shape, -1)[wells.valid] * sd / ERROR, np.eye(len(sd))])
+
+    found = (least_squares(loss, np.zeros(len(sd)), slope, max_nfev=40, ftol=1e-4).x * sd).reshape(-1, COUNT)
+    groups = found[2:]
+    return Mechanism(
+        middle + found[0],
+        found[1],
+        dict(zip(batches, groups[: len(batches)], strict=True)),
+        dict(zip(plates, groups[len(batches) :], strict=True)),
+    )
+
+
+def spread_over(wells: Wells, most: int) -> np.ndarray:
+    """True for at most so many wells of every plate, evenly over their initial confluence."""
+    keep = np.zeros(len(wells), bool)
+    for plate in np.unique(wells.plate):
+        mine = np.flatnonzero(wells.plate == plate)
+        mine = mine[np.argsort(wells.start[mine], kind="stable")]
+        keep[mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(int))]] = True
+    return keep
+
+
 def learn(
-    wells: Wells,
-    *,
-    rounds: int = 8,
-    hours: float = 12.0,
-    most: int = 15,
-    progress: Callable[[int, float], None] = lambda done, value: None,
+    wells: Wells, *, ascent: int = 8, hours: float = 12.0, most: int = 12, room: tuple[int, int] = (0, 0)
 ) -> Population:
-    """The population of `wells`: variances and time scales from at most `most` wells of each plate and readings `hours`
-    apart, what is said of groups and wells from all readings of all wells."""
-    last = float(wells.days.max())
+    """The population of `wells`: mechanism, variances and time scales from at most `most` wells of each plate and
+    readings `hours` apart, what is said of groups from all readings of all wells. `room` as in `Layout.of`."""
     few = wells.where(spread_over(wells, most)).every(hours)
-    hyper, logs = start_hyper(), jnp.repeat(MEDIANS[:, None], len(few), axis=1)
-    layout, dishes = Layout.of(few), Dishes.of(few, last)
-    plain = {**hyper, **{name: jnp.asarray(value) for name, value in MECHANISM_FIRST.items()}}
-    for _ in range(FIRST_ROUNDS):
-        part = part_of(few, layout, logs, dishes)
-        logs = _moved(logs, plain, part, levels(plain, part), layout)
-    for done in range(rounds):
-        part = part_of(few, layout, logs, dishes)
-        hyper, value = ascend(hyper, part, 2 if done < 2 else 4)
-        logs = _moved(logs, hyper, part, levels(hyper, part), layout)
-        progress(done, value)
-    middle = {plate: np.asarray(logs)[:, few.plate == plate].mean(axis=1) for plate in np.unique(few.plate)}
-    logs = jnp.asarray(np.stack([middle[plate] for plate in wells.plate], axis=1))
-    layout, found, part = Layout.of(wells), None, None
-    for data, times in ((wells.every(hours), SETTLING_ROUNDS), (wells, 2)):
-        dishes = Dishes.of(data, last)
-        for _ in range(times):
-            part = part_of(data, layout, logs, dishes)
-            found = levels(hyper, part)
-            logs = _moved(logs, hyper, part, found, layout)
-    assert part is not None and found is not None
-    return Population(hyper, found, layout, np.asarray(part.days), np.asarray(logs))
-
-
-def _moved(logs: Array, hyper: Hyper, part: Part, found: Levels, layout: Layout) -> Array:
-    """The estimates of the wells, no further than `REACH` from where they were."""
-    fresh, there = np.asarray(estimates(hyper, part, found)), layout.rows >= 0
-    target = np.array(logs)
-    target[:, layout.rows[there]] = fresh[there].T
-    return logs + jnp.clip(jnp.asarray(target) - logs, -REACH, REACH)
+    last = float(wells.days.max())
+    mechanism = mechanism_of(few)
+    part = part_of(few, Layout.of(few, (room[0], most)), jnp.asarray(mechanism.typical(few)), Dishes.of(few, last))
+    hyper, _ = ascend(start_hyper(), part, ascent)
+    layout = Layout.of(wells, room)
+    part = part_of(wells, layout, jnp.asarray(mechanism.typical(wells)), Dishes.of(wells, last))
+    return Population(mechanism, hyper, levels(hyper, part), layout, np.asarray(part.days))
