@@ -59,9 +59,7 @@ class Wells:
         days, seen = np.take_along_axis(self.days, order, axis=1), np.take_along_axis(self.seen, order, axis=1)
         last = np.max(np.where(taken, days, 0.0), axis=1, keepdims=True)
         valid = taken & (np.arange(length) > 0)
-        return dataclasses.replace(
-            self, days=np.where(taken, days, last), seen=np.where(taken, seen, 0.0), valid=valid
-        )
+        return dataclasses.replace(self, days=np.where(taken, days, last), seen=np.where(taken, seen, 0.0), valid=valid)
 
 
 def wells_of(table: Table) -> Wells:

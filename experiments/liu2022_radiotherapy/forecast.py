@@ -11,6 +11,7 @@ from experiments.liu2022_radiotherapy.population import (
     COUNT,
     OF_BATCH,
     SPREADS,
+    Hyper,
     Population,
     density,
     linearized,
@@ -26,8 +27,8 @@ NORMAL_95 = 1.959963984540054
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """On the scale of the confluence [1]: `median`, `low`, `high` [well, time] of the central 95 %; on the scale h, where
-    it is normal, its `mean` and `spread`; and what was `known` of each well: its plate, its batch, or nothing."""
+    """On the scale of the confluence [1]: `median`, `low`, `high` [well, time] of the central 95 %; on the scale h,
+    where it is normal, its `mean` and `spread`; and what was `known` of each well: its plate, its batch, or nothing."""
 
     median: Float[np.ndarray, "well time"]
     low: Float[np.ndarray, "well time"]
@@ -56,13 +57,16 @@ def expected(
     else:
         mean, covariance = (np.asarray(a) for a in found.everything)
         fitted = np.diag(np.pad((OF_BATCH * np.asarray(SPREADS)) ** 2, (0, COUNT + 2 * len(days))))
-        wide = fitted + np.pad(covariance, (0, 2 * len(days))) + of_group(hyper, "plate", at) + of_group(hyper, "batch", at)
+        fresh = of_group(hyper, "plate", at) + of_group(hyper, "batch", at)
+        wide = fitted + np.pad(covariance, (0, 2 * len(days))) + fresh
         return np.pad(mean, (0, 2 * len(days))), np.asarray(wide), "nothing"
     mean, covariance = _on(days, on, np.asarray(own[0][k]), np.asarray(own[1][k]), hyper, groups)
     return mean, covariance if extra is None else covariance + np.asarray(extra), known
 
 
-def _on(days: np.ndarray, on: np.ndarray, mean: np.ndarray, covariance: np.ndarray, hyper: dict, groups: tuple) -> tuple:
+def _on(
+    days: np.ndarray, on: np.ndarray, mean: np.ndarray, covariance: np.ndarray, hyper: Hyper, groups: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """The curves of a group, known `on` some days, on other `days`: the conditional of its process."""
     size, parts, extra = len(on), [np.eye(2 * COUNT)], [np.zeros((2 * COUNT, 2 * COUNT))]
     both = jnp.asarray(np.concatenate([days, on]))
@@ -90,8 +94,7 @@ def forecast(population: Population, wells: Wells, every: float | None = None) -
     the last update. On the scale h it is normal: the curve is linear about the mechanism's, and conditioned exactly."""
     last, x = float(wells.days.max()), density(wells.start)
     value, jacobian = (
-        np.asarray(a)
-        for a in linearized(jnp.asarray(population.mechanism.typical(wells)), Dishes.of(wells, last))
+        np.asarray(a) for a in linearized(jnp.asarray(population.mechanism.typical(wells)), Dishes.of(wells, last))
     )
     seen = np.asarray(scale(wells.seen))
     mean, spread, groups = np.zeros_like(seen), np.ones_like(seen), np.empty(len(wells), object)

@@ -9,12 +9,15 @@ with normal effects u and eta of independent parameters, and Gaussian processes 
 (Ornstein-Uhlenbeck) say what the mechanism leaves unsaid of a whole batch or plate (such as a change of medium, which
 washes dead cells away), g_i (Ornstein-Uhlenbeck + Matern 3/2) what it leaves unsaid of a well.
 
-The curve is made linear in theta_i at the well's own estimate, again and again (Lindstrom & Bates 1990); what is linear
-is integrated out exactly, and variances and time scales maximize the marginal likelihood with their priors.
+First the mechanism alone is fitted to all plates by penalized least squares. About its curves (of a batch, the plate's
+own part left out) everything is linear: what is left of the effects, and the processes, are integrated out exactly;
+variances and time scales maximize the marginal likelihood with their priors. Fitting all at once was tried: processes
+then take what the mechanism could explain, and it drifts to parameters without meaning (learning in modules: Liu,
+Bayarri & Berger, Bayesian Anal. 4 (2009) 119-150).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -24,9 +27,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import block_diag, cho_solve
 from jaxtyping import Array, Float
-from scipy.optimize import least_squares, minimize
+from scipy.optimize import minimize
 
-from experiments.liu2022_radiotherapy.culture import STEPS, Dishes, Wells, confluence
+from experiments.liu2022_radiotherapy.culture import Dishes, Wells, confluence
 from tumortwin.inference import marginalized, root_of, updated
 from tumortwin.models import DelayedDeath
 
@@ -184,9 +187,7 @@ def _plate(hyper: Hyper, days: Array, valid: Array, x: Array, jacobian: Array, r
         return inverse, slim, j.T @ slim, seen, j.T @ seen, constant
 
     each = jax.vmap(well)(valid, jacobian, residual)
-    inverse, slim, small, seen, told = (
-        [jnp.tensordot(weight * x**k, a, 1) for k in range(3)] for a in each[:5]
-    )
+    inverse, slim, small, seen, told = ([jnp.tensordot(weight * x**k, a, 1) for k in range(3)] for a in each[:5])
     matrix = jnp.block(
         [
             [small[0], small[1], slim[0].T, slim[1].T],
@@ -365,47 +366,6 @@ def spread_over(wells: Wells, most: int) -> np.ndarray:
     return keep
 
 
-def mechanism_of(wells: Wells) -> Mechanism:
-    """The mechanism alone, by penalized least squares over all plates at once (trust region; every effect shrunk)."""
-    batches, plates = np.unique(wells.batch), np.unique(wells.plate)
-    dishes, seen, x = Dishes.of(wells, float(wells.days.max())), np.asarray(scale(wells.seen)), density(wells.start)
-    one = lambda names, groups: (names[:, None] == groups[None, :]).astype(float)  # noqa: E731
-    design = np.concatenate([np.ones((len(wells), 1)), x[:, None], one(wells.batch, batches), one(wells.plate, plates)], 1)
-    spread = np.asarray(SPREADS)
-    parts = [spread, np.full(COUNT, OF_DENSITY), *[OF_BATCH * spread] * len(batches), *[OF_PLATE * spread] * len(plates)]
-    sd, middle = np.concatenate(parts), np.asarray(MEDIANS)
-
-    def logs(z: np.ndarray) -> Array:
-        return jnp.asarray(middle[:, None] + (design @ (sd * z).reshape(-1, COUNT)).T)
-
-    def loss(z: np.ndarray) -> np.ndarray:
-        return np.concatenate([((np.asarray(linearized(logs(z), dishes)[0]) - seen) / ERROR)[wells.valid], z])
-
-    def slope(z: np.ndarray) -> np.ndarray:
-        jacobian = np.asarray(linearized(logs(z), dishes)[1])
-        wide = design[:, None, :, None] * jacobian[:, :, None, :]
-        return np.concatenate([wide.reshape(*seen.shape, -1)[wells.valid] * sd / ERROR, np.eye(len(sd))])
-
-    found = (least_squares(loss, np.zeros(len(sd)), slope, max_nfev=40, ftol=1e-4).x * sd).reshape(-1, COUNT)
-    groups = found[2:]
-    return Mechanism(
-        middle + found[0],
-        found[1],
-        dict(zip(batches, groups[: len(batches)], strict=True)),
-        dict(zip(plates, groups[len(batches) :], strict=True)),
-    )
-
-
-def spread_over(wells: Wells, most: int) -> np.ndarray:
-    """True for at most so many wells of every plate, evenly over their initial confluence."""
-    keep = np.zeros(len(wells), bool)
-    for plate in np.unique(wells.plate):
-        mine = np.flatnonzero(wells.plate == plate)
-        mine = mine[np.argsort(wells.start[mine], kind="stable")]
-        keep[mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(int))]] = True
-    return keep
-
-
 def learn(
     wells: Wells, *, ascent: int = 8, hours: float = 12.0, most: int = 12, room: tuple[int, int] = (0, 0)
 ) -> Population:
@@ -419,3 +379,9 @@ def learn(
     layout = Layout.of(wells, room)
     part = part_of(wells, layout, jnp.asarray(mechanism.typical(wells)), Dishes.of(wells, last))
     return Population(mechanism, hyper, levels(hyper, part), layout, np.asarray(part.days))
+
+
+def curve_of(mechanism: Mechanism, wells: Wells) -> np.ndarray:
+    """h of the mechanism's curve, the plate's own part left out."""
+    dishes = Dishes.of(wells, float(wells.days.max()))
+    return np.asarray(linearized(jnp.asarray(mechanism.typical(wells)), dishes)[0])

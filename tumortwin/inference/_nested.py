@@ -1,6 +1,5 @@
 """Effects nested in groups, all Gaussian: what the groups above, and the siblings, say about one of them."""
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float

@@ -38,8 +38,8 @@ class DelayedDeath(AbstractRates):
     **State:** S, E, M, L, X [share of the dish]; the burden is the confluence N. **Exposure:** loss rate of surviving
     cells [1/day]; **dose:** d [Gy].
 
-    **Arguments:** `survivor_rate` k of cells that survived and `doomed_rate` g of doomed ones [1/day]; `death_rate` m of
-    one stage and `clearance_rate` c of dead cells [1/day]; `carrying_capacity` theta [1]; `start` S_0 [1]; `alpha`
+    **Arguments:** `survivor_rate` k of cells that survived and `doomed_rate` g of doomed ones [1/day]; `death_rate` m
+    of one stage and `clearance_rate` c of dead cells [1/day]; `carrying_capacity` theta [1]; `start` S_0 [1]; `alpha`
     [1/Gy]; `alpha_beta` [Gy].
 
     **Good values:** 9L rat glioma, each schedule fitted by itself: g 1.1-1.7 /day, m 2-4 /day, c 0.3-1.2 /day, k
