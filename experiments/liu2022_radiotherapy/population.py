@@ -366,6 +366,37 @@ def spread_over(wells: Wells, most: int) -> np.ndarray:
     return keep
 
 
+def mechanism_of(wells: Wells) -> Mechanism:
+    """The mechanism alone, by penalized least squares over all plates at once (trust region; every effect shrunk)."""
+    batches, plates = np.unique(wells.batch), np.unique(wells.plate)
+    dishes, seen, x = Dishes.of(wells, float(wells.days.max())), np.asarray(scale(wells.seen)), density(wells.start)
+    of_batch, of_plate = wells.batch[:, None] == batches[None], wells.plate[:, None] == plates[None]
+    design = np.concatenate([np.ones((len(wells), 1)), x[:, None], of_batch, of_plate], axis=1).astype(float)
+    spread = np.asarray(SPREADS)
+    effects = [OF_BATCH * spread] * len(batches) + [OF_PLATE * spread] * len(plates)
+    sd, middle = np.concatenate([spread, np.full(COUNT, OF_DENSITY), *effects]), np.asarray(MEDIANS)
+
+    def logs(z: np.ndarray) -> Array:
+        return jnp.asarray(middle[:, None] + (design @ (sd * z).reshape(-1, COUNT)).T)
+
+    def loss(z: np.ndarray) -> np.ndarray:
+        return np.concatenate([((np.asarray(linearized(logs(z), dishes)[0]) - seen) / ERROR)[wells.valid], z])
+
+    def slope(z: np.ndarray) -> np.ndarray:
+        jacobian = np.asarray(linearized(logs(z), dishes)[1])
+        wide = design[:, None, :, None] * jacobian[:, :, None, :]
+        return np.concatenate([wide.reshape(*seen.shape, -1)[wells.valid] * sd / ERROR, np.eye(len(sd))])
+
+    found = (least_squares(loss, np.zeros(len(sd)), slope, max_nfev=40, ftol=1e-4).x * sd).reshape(-1, COUNT)
+    groups = found[2:]
+    return Mechanism(
+        middle + found[0],
+        found[1],
+        dict(zip(batches, groups[: len(batches)], strict=True)),
+        dict(zip(plates, groups[len(batches) :], strict=True)),
+    )
+
+
 def learn(
     wells: Wells, *, ascent: int = 8, hours: float = 12.0, most: int = 12, room: tuple[int, int] = (0, 0)
 ) -> Population:

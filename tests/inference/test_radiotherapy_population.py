@@ -48,7 +48,7 @@ def test_derivatives_of_a_curve_against_differences():
         h = jnp.zeros(p.COUNT).at[k].set(1e-5)[:, None]
         slope = (p.linearized(logs + h, dishes)[0] - p.linearized(logs - h, dishes)[0]) / 2e-5
         np.testing.assert_allclose(jacobian[..., k], slope, rtol=1e-5, atol=1e-8)
-    assert value.shape == DAYS.shape or value.shape == (6, len(DAYS))
+    assert value.shape == (6, len(DAYS))
 
 
 def test_a_forecast_with_readings_is_the_conditional_of_the_forecast_without():
