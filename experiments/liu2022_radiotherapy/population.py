@@ -27,7 +27,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import block_diag, cho_solve
 from jaxtyping import Array, Float
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 
 from experiments.liu2022_radiotherapy.culture import Dishes, Wells, confluence
 from tumortwin.inference import marginalized, root_of, updated
