@@ -1,5 +1,7 @@
 """Effects nested in groups against one dense normal distribution."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,19 +34,23 @@ def dense() -> tuple[np.ndarray, np.ndarray]:
     return np.block(blocks), np.concatenate([(TOP + (j == 0) * WITHIN) @ b.T for j, b in enumerate(DESIGN)], axis=1)
 
 
+def summed(passed: Any) -> Any:
+    return tuple(jnp.sum(jnp.stack(part), axis=0) for part in zip(*passed, strict=True))
+
+
 def test_what_groups_say_of_their_parent_is_the_marginal_likelihood():
     passed, gains = zip(*[marginalized(i, root_of(jnp.asarray(WITHIN))) for i in INFORMATION], strict=True)
-    total = (sum(p[0] for p in passed), sum(p[1] for p in passed))
+    total = summed(passed)
     _, last = marginalized(total, root_of(jnp.asarray(TOP)))
     constant = -0.5 * np.sum(SEEN**2) / NOISE - 0.5 * SEEN.size * np.log(2 * np.pi * NOISE)
-    expected = multivariate_normal(cov=dense()[0]).logpdf(SEEN.ravel())
+    normal: Any = multivariate_normal
+    expected = normal(cov=dense()[0]).logpdf(SEEN.ravel())
     assert float(sum(gains) + last) + constant == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_group_knows_its_own_data_and_its_siblings():
     passed = [marginalized(i, root_of(jnp.asarray(WITHIN)))[0] for i in INFORMATION]
-    siblings = (sum(p[0] for p in passed[1:]), sum(p[1] for p in passed[1:]))
-    mean, spread = updated(jnp.zeros(SIZE), jnp.asarray(TOP), siblings)
+    mean, spread = updated(jnp.zeros(SIZE), jnp.asarray(TOP), summed(passed[1:]))
     mean, spread = updated(mean, spread + WITHIN, INFORMATION[0])
     total, across = dense()
     np.testing.assert_allclose(mean, across @ np.linalg.solve(total, SEEN.ravel()), rtol=1e-8)

@@ -34,7 +34,7 @@ def wells(plates: int = 2, each: int = 3) -> Wells:
 
 def test_shared_steps_agree_with_steps_of_each_wells_own():
     dishes = Dishes.of(wells(), 5.0)
-    model = DelayedDeath(dishes.start, 1.4, 0.15, 0.9, 0.15, 3.0, 0.4)
+    model = DelayedDeath(dishes.start)
     times = jnp.broadcast_to(jnp.arange(4.0), (6, 4))
     doses = jnp.where(times < dishes.fractions[:, None], dishes.dose[:, None], 0.0)
     expected = simulate_compartment(model, dishes.days, None, (times, doses)).burden
