@@ -168,7 +168,7 @@ class Part(eqx.Module):
 def own_covariance(hyper: Hyper, days: Array, jacobian: Array) -> Float[Array, "time time"]:
     """Of a reading, given everything above the well."""
     noise = jnp.exp(2.0 * hyper["noise"][0]) * jnp.eye(days.shape[-1])
-    return (jacobian * jnp.exp(2.0 * hyper["wells"])) @ jacobian.T + of_well(hyper, days) + noise
+    return (jacobian * jnp.exp(2.0 * hyper["wells"])[None]) @ jacobian.T + of_well(hyper, days) + noise
 
 
 def _known(covariance: Array, valid: Array) -> Array:
