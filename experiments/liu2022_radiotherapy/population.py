@@ -401,12 +401,13 @@ def learn(
     wells: Wells, *, ascent: int = 8, hours: float = 12.0, most: int = 12, room: tuple[int, int] = (0, 0)
 ) -> Population:
     """The population of `wells`: mechanism, variances and time scales from at most `most` wells of each plate and
-    readings `hours` apart, what is said of groups from all readings of all wells. `room` as in `Layout.of`."""
+    readings `hours` apart, what is said of groups from all readings of all wells. `ascent` steps of the variances
+    (0: their prior medians); `room` as in `Layout.of`."""
     few = wells.where(spread_over(wells, most)).every(hours)
     last = float(wells.days.max())
     mechanism = mechanism_of(few)
     part = part_of(few, Layout.of(few, (room[0], most)), jnp.asarray(mechanism.typical(few)), Dishes.of(few, last))
-    hyper, _ = ascend(start_hyper(), part, ascent)
+    hyper = ascend(start_hyper(), part, ascent)[0] if ascent else start_hyper()
     layout = Layout.of(wells, room)
     part = part_of(wells, layout, jnp.asarray(mechanism.typical(wells)), Dishes.of(wells, last))
     return Population(mechanism, hyper, levels(hyper, part), layout, np.asarray(part.days))

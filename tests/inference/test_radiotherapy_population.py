@@ -53,7 +53,7 @@ def test_derivatives_of_a_curve_against_differences():
 
 def test_a_forecast_with_readings_is_the_conditional_of_the_forecast_without():
     table = wells()
-    population = p.learn(table, ascent=1, hours=6.0, most=3)
+    population = p.learn(table, ascent=0, hours=6.0, most=3)
     blind, daily = f.forecast(population, table), f.forecast(population, table, every=1.0)
     first = table.valid & (table.days <= 1.0)
     np.testing.assert_allclose(daily.mean[first], blind.mean[first], rtol=1e-12)
