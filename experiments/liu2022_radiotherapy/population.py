@@ -387,7 +387,8 @@ def mechanism_of(wells: Wells) -> Mechanism:
         wide = design[:, None, :, None] * jacobian[:, :, None, :]
         return np.concatenate([wide.reshape(*seen.shape, -1)[wells.valid] * sd / ERROR, np.eye(len(sd))])
 
-    found = (least_squares(loss, np.zeros(len(sd)), slope, max_nfev=40, ftol=1e-4).x * sd).reshape(-1, COUNT)
+    solve: Any = least_squares
+    found = (solve(loss, np.zeros(len(sd)), slope, max_nfev=40, ftol=1e-4).x * sd).reshape(-1, COUNT)
     groups = found[2:]
     return Mechanism(
         middle + found[0],
