@@ -168,6 +168,20 @@ RATES = {
         days=14.0,
         exposures=(0.0, 0.1),
     ),
+    "delayed death": Case(
+        m.DelayedDeath(0.1, 1.4, 0.3, 0.9, 0.06, 3.0, 0.4, 8.0),
+        lambda y, u: [
+            (0.3 * (1 - y.sum() / 0.9) - u) * y[0],
+            (1.4 * (1 - y.sum() / 0.9) - 3.0) * y[1],
+            (1.4 * (1 - y.sum() / 0.9) - 3.0) * y[2] + 3.0 * y[1],
+            (1.4 * (1 - y.sum() / 0.9) - 3.0) * y[3] + 3.0 * y[2],
+            3.0 * y[3] - 0.4 * y[4],
+        ],
+        lambda y, dose: [fraction(y[0], dose), y[1] + y[0] - fraction(y[0], dose), y[2], y[3], y[4]],
+        dose=5.0,
+        days=14.0,
+        exposures=(0.0, 0.1),
+    ),
     "car t": Case(
         m.Carrgo(1.1, 5.3, 1.3, 0.2, 0.1, 1.0, 0.25, 0.3, 0.2),
         lambda y, u: [

@@ -40,6 +40,9 @@ from tumortwin.inference._linearize import Linearization as Linearization
 from tumortwin.inference._linearize import central_difference_jacobian as central_difference_jacobian
 from tumortwin.inference._linearize import linearize as linearize
 from tumortwin.inference._map import MapCalibrator as MapCalibrator
+from tumortwin.inference._nested import marginalized as marginalized
+from tumortwin.inference._nested import root_of as root_of
+from tumortwin.inference._nested import updated as updated
 from tumortwin.inference._nuts import NutsCalibrator as NutsCalibrator
 from tumortwin.inference._pareto import LARGEST_K_HAT as LARGEST_K_HAT
 from tumortwin.inference._pareto import effective_draws as effective_draws

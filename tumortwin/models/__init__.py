@@ -20,6 +20,8 @@ from tumortwin.models.compartment import Claret as Claret
 from tumortwin.models.compartment import ClaretState as ClaretState
 from tumortwin.models.compartment import ClonesState as ClonesState
 from tumortwin.models.compartment import ConfluenceState as ConfluenceState
+from tumortwin.models.compartment import CultureState as CultureState
+from tumortwin.models.compartment import DelayedDeath as DelayedDeath
 from tumortwin.models.compartment import DynamicCapacityState as DynamicCapacityState
 from tumortwin.models.compartment import DynamicCarryingCapacity as DynamicCarryingCapacity
 from tumortwin.models.compartment import Exponential as Exponential

@@ -13,6 +13,8 @@ from tumortwin.models.compartment._competition import LotkaVolterra as LotkaVolt
 from tumortwin.models.compartment._competition import PopulationsState as PopulationsState
 from tumortwin.models.compartment._competition import SensitiveResistant as SensitiveResistant
 from tumortwin.models.compartment._competition import SensitiveResistantState as SensitiveResistantState
+from tumortwin.models.compartment._delayed_death import CultureState as CultureState
+from tumortwin.models.compartment._delayed_death import DelayedDeath as DelayedDeath
 from tumortwin.models.compartment._dynamic_capacity import DynamicCapacityState as DynamicCapacityState
 from tumortwin.models.compartment._dynamic_capacity import DynamicCarryingCapacity as DynamicCarryingCapacity
 from tumortwin.models.compartment._exponential import Exponential as Exponential
