@@ -39,9 +39,11 @@ from tumortwin.models.compartment import SensitiveResistant as SensitiveResistan
 from tumortwin.models.compartment import SensitiveResistantState as SensitiveResistantState
 from tumortwin.models.compartment import Stein as Stein
 from tumortwin.models.compartment import SteinState as SteinState
+from tumortwin.models.compartment import SwitchingGrowth as SwitchingGrowth
 from tumortwin.models.compartment import StemDifferentiatedPsa as StemDifferentiatedPsa
 from tumortwin.models.compartment import StemDifferentiatedPsaState as StemDifferentiatedPsaState
 from tumortwin.models.compartment import Treated as Treated
+from tumortwin.models.compartment import chance_weights as chance_weights
 from tumortwin.models.compartment import VolumeState as VolumeState
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation
 from tumortwin.models.mechanisms import Diffusion as Diffusion

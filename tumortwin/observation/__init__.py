@@ -14,3 +14,5 @@ from tumortwin.observation._residual import LogNormalError as LogNormalError
 from tumortwin.observation._residual import ProportionalError as ProportionalError
 from tumortwin.observation._residual import log_ndtr_between as log_ndtr_between
 from tumortwin.observation._volume import VolumeObservation as VolumeObservation
+from tumortwin.observation._lesion import LesionReadings as LesionReadings
+from tumortwin.observation._lesion import Visits as Visits

@@ -1,0 +1,69 @@
+"""The law of the lesions, its priors, and the table as the law reads it."""
+
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import HalfNormal, LogNormal, Normal
+
+from tumortwin.inference import Prior, StateSpaceProblem, Steps
+from tumortwin.io import Padded
+from tumortwin.models import SwitchingGrowth, chance_weights
+from tumortwin.observation import LesionReadings, Visits
+
+MONTH = 42.0
+
+
+def vector(*values: float) -> jnp.ndarray:
+    return jnp.asarray(values, float)
+
+
+PRIOR = Prior(
+    {
+        "growth.rate": Normal(vector(-0.2, 0.0, 0.1) / MONTH, vector(0.1, 0.02, 0.05) / MONTH),
+        "growth.size_exponent": Normal(0.3, 0.2),
+        "growth.start": Normal(vector(0.0, 0.0), vector(1.0, 1.0)),
+        "growth.moves": Normal(0.0, 1.0).expand([6]),
+        "spread": LogNormal(jnp.log(vector(0.12, 0.06, 0.10)), 0.5 * jnp.ones(3)),
+        "between": LogNormal(np.log(0.5), 0.5),
+        "kept": Normal(vector(-1.5, -0.5, -1.5), jnp.ones(3)),
+        "kept_by_class": Normal(1.0, 0.7),
+        "duration_exponent": Normal(0.5, 0.2),
+        "spread_exponent": Normal(0.3, 0.2),
+        "time_exponent": Normal(0.0, 0.2),
+        "jump_share": Normal(-3.0, 1.0).expand([3]),
+        "jump_spread": LogNormal(np.log(0.5), 0.3),
+        "jump_shift": Normal(0.0, 0.2),
+        "jump_return": Normal(0.0, 0.5),
+        "correction": Normal(0.0, 0.3).expand([3]),
+        "vanishing": Normal(vector(-3.5, -6.0, -6.0), vector(1.0, 1.0, 1.0)),
+        "vanishing_exponent": Normal(1.0, 0.5),
+        "below_as_gone": Normal(0.0, 1.0),
+        "returning": Normal(-4.0, 1.0),
+    }
+)
+
+
+def law(values) -> LesionReadings:
+    get = {k: jnp.asarray(v) for k, v in values.items()}
+    growth = SwitchingGrowth(**{k.removeprefix("growth."): v for k, v in get.items() if k.startswith("growth.")})
+    return LesionReadings(growth, **{k: v for k, v in get.items() if "." not in k})
+
+
+def steps_of(rows: Padded, known: np.ndarray) -> Steps:
+    """The first `known` readings of every subject, as steps."""
+    i, j = np.nonzero(np.arange(rows.times.shape[1] - 1)[None] + 1 < known[:, None])
+    at = Visits(
+        *(jnp.asarray(a) for a in (
+            rows.values[i, j],
+            rows.values[i, np.maximum(j - 1, 0)],
+            rows.times[i, j],
+            rows.times[i, j + 1] - rows.times[i, j],
+        ))
+    )
+    slots = np.full((len(known), max(int(known.max()) - 1, 1)), -1)
+    slots[i, j] = np.arange(len(i))
+    entry, lower, upper = (jnp.asarray(a[i, j + 1]) for a in (rows.values, rows.lower, rows.upper))
+    return Steps(at, entry, lower, upper, jnp.asarray(chance_weights(np.asarray(at.duration))), jnp.asarray(slots))
+
+
+def problem_of(rows: Padded, known: np.ndarray) -> StateSpaceProblem:
+    return StateSpaceProblem(law(PRIOR.constrain(jnp.zeros(PRIOR.size))), PRIOR, steps_of(rows, known))
