@@ -7,6 +7,7 @@ from tumortwin.metrics._baselines import persistence as persistence
 from tumortwin.metrics._baselines import signed_distance as signed_distance
 from tumortwin.metrics._baselines import to_volume as to_volume
 from tumortwin.metrics._baselines import volume_growth_rate as volume_growth_rate
+from tumortwin.metrics._card import ReplayCard as ReplayCard
 from tumortwin.metrics._concordance import concordance as concordance
 from tumortwin.metrics._concordance import correlation as correlation
 from tumortwin.metrics._forecast import BASELINES as BASELINES
@@ -16,6 +17,19 @@ from tumortwin.metrics._overlap import dice as dice
 from tumortwin.metrics._overlap import hausdorff95 as hausdorff95
 from tumortwin.metrics._overlap import surface_distances as surface_distances
 from tumortwin.metrics._overlap import volume_similarity as volume_similarity
+from tumortwin.metrics._paired import Difference as Difference
+from tumortwin.metrics._paired import paired_bootstrap as paired_bootstrap
+from tumortwin.metrics._replay import Asked as Asked
+from tumortwin.metrics._replay import Forecaster as Forecaster
+from tumortwin.metrics._replay import Series as Series
+from tumortwin.metrics._replay import Targets as Targets
+from tumortwin.metrics._replay import leakage as leakage
+from tumortwin.metrics._replay import targets_of as targets_of
+from tumortwin.metrics._replay_scores import ReplayScores as ReplayScores
+from tumortwin.metrics._replay_scores import Subgroup as Subgroup
+from tumortwin.metrics._replay_scores import compare_replay as compare_replay
+from tumortwin.metrics._replay_scores import score_replay as score_replay
+from tumortwin.metrics._replay_scores import subgroup_table as subgroup_table
 from tumortwin.metrics._scores import Proportion as Proportion
 from tumortwin.metrics._scores import central_interval as central_interval
 from tumortwin.metrics._scores import clopper_pearson as clopper_pearson
@@ -26,3 +40,7 @@ from tumortwin.metrics._scores import interval_score as interval_score
 from tumortwin.metrics._scores import probability_integral_transform as probability_integral_transform
 from tumortwin.metrics._scores import quantile as quantile
 from tumortwin.metrics._scores import wilson as wilson
+from tumortwin.metrics._table_baselines import exponential_forecast as exponential_forecast
+from tumortwin.metrics._table_baselines import persistence_forecast as persistence_forecast
+from tumortwin.metrics._table_baselines import population_mean_forecast as population_mean_forecast
+from tumortwin.metrics._table_baselines import regressor_forecast as regressor_forecast
