@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import HalfNormal, LogNormal, Normal
+from numpyro.distributions import LogNormal, Normal
 
-from tumortwin.inference import Prior, StateSpaceProblem, Steps
+from tumortwin.inference import Prior, StateSpaceProblem, Steps, step_order
 from tumortwin.io import Padded
 from tumortwin.models import SwitchingGrowth, chance_weights
 from tumortwin.observation import LesionReadings, Visits
@@ -19,7 +19,7 @@ def vector(*values: float) -> jnp.ndarray:
 PRIOR = Prior(
     {
         "growth.rate": Normal(vector(-0.2, 0.0, 0.1) / MONTH, vector(0.1, 0.02, 0.05) / MONTH),
-        "growth.size_exponent": Normal(0.3, 0.2),
+        "growth.size_exponent": Normal(0.3, 0.3).expand([3]),
         "growth.start": Normal(vector(0.0, 0.0), vector(1.0, 1.0)),
         "growth.moves": Normal(0.0, 1.0).expand([6]),
         "spread": LogNormal(jnp.log(vector(0.12, 0.06, 0.10)), 0.5 * jnp.ones(3)),
@@ -32,8 +32,6 @@ PRIOR = Prior(
         "jump_share": Normal(-3.0, 1.0).expand([3]),
         "jump_spread": LogNormal(np.log(0.5), 0.3),
         "jump_shift": Normal(0.0, 0.2),
-        "jump_return": Normal(0.0, 0.5),
-        "correction": Normal(0.0, 0.3).expand([3]),
         "vanishing": Normal(vector(-3.5, -6.0, -6.0), vector(1.0, 1.0, 1.0)),
         "vanishing_exponent": Normal(1.0, 0.5),
         "below_as_gone": Normal(0.0, 1.0),
@@ -50,19 +48,13 @@ def law(values) -> LesionReadings:
 
 def steps_of(rows: Padded, known: np.ndarray) -> Steps:
     """The first `known` readings of every subject, as steps."""
-    i, j = np.nonzero(np.arange(rows.times.shape[1] - 1)[None] + 1 < known[:, None])
-    at = Visits(
-        *(jnp.asarray(a) for a in (
-            rows.values[i, j],
-            rows.values[i, np.maximum(j - 1, 0)],
-            rows.times[i, j],
-            rows.times[i, j + 1] - rows.times[i, j],
-        ))
-    )
-    slots = np.full((len(known), max(int(known.max()) - 1, 1)), -1)
-    slots[i, j] = np.arange(len(i))
-    entry, lower, upper = (jnp.asarray(a[i, j + 1]) for a in (rows.values, rows.lower, rows.upper))
-    return Steps(at, entry, lower, upper, jnp.asarray(chance_weights(np.asarray(at.duration))), jnp.asarray(slots))
+    order = step_order(known)
+    i, j = order.subject, order.reading
+    duration = rows.times[i, j] - rows.times[i, j - 1]
+    at = Visits(*(jnp.asarray(a) for a in (rows.values[i, j - 1], rows.times[i, j - 1], duration)))
+    entry, lower, upper = (jnp.asarray(a[i, j]) for a in (rows.values, rows.lower, rows.upper))
+    chances = jnp.asarray(chance_weights(duration))
+    return Steps(at, entry, lower, upper, chances, jnp.asarray(order.place), order.counts)
 
 
 def problem_of(rows: Padded, known: np.ndarray) -> StateSpaceProblem:

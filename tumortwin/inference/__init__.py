@@ -38,6 +38,9 @@ from tumortwin.inference._prior import Prior as Prior
 from tumortwin.inference._problem import AbstractProblem as AbstractProblem
 from tumortwin.inference._problem import Problem as Problem
 from tumortwin.inference._problem import log_density_batch as log_density_batch
+from tumortwin.inference._state_space import Horizon as Horizon
 from tumortwin.inference._state_space import StateSpaceProblem as StateSpaceProblem
 from tumortwin.inference._state_space import Steps as Steps
 from tumortwin.inference._state_space import forward_filter as forward_filter
+from tumortwin.inference._state_space import sample_ahead as sample_ahead
+from tumortwin.inference._state_space import step_order as step_order

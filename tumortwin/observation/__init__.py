@@ -6,6 +6,8 @@ from tumortwin.observation._adc import cellularity_from_adc as cellularity_from_
 from tumortwin.observation._base import AbstractObservation as AbstractObservation
 from tumortwin.observation._datum import Datum as Datum
 from tumortwin.observation._glioma_mask import GliomaMaskObservation as GliomaMaskObservation
+from tumortwin.observation._lesion import LesionReadings as LesionReadings
+from tumortwin.observation._lesion import Visits as Visits
 from tumortwin.observation._mask import MaskObservation as MaskObservation
 from tumortwin.observation._residual import AbstractResidualError as AbstractResidualError
 from tumortwin.observation._residual import AdditiveError as AdditiveError
@@ -14,5 +16,3 @@ from tumortwin.observation._residual import LogNormalError as LogNormalError
 from tumortwin.observation._residual import ProportionalError as ProportionalError
 from tumortwin.observation._residual import log_ndtr_between as log_ndtr_between
 from tumortwin.observation._volume import VolumeObservation as VolumeObservation
-from tumortwin.observation._lesion import LesionReadings as LesionReadings
-from tumortwin.observation._lesion import Visits as Visits

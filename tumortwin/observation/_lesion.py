@@ -15,19 +15,20 @@ from tumortwin.params import parameter
 
 LIMIT = 5.0  # [mm]: below it a lesion may be written down as gone
 INTERVAL = 42.0  # [day] between two visits, in the mean
+SETTLING, VANISHING_SIZE = 60.0, 15.0  # [day], [mm]: where two power laws are read off
 LARGEST = 400.0  # [mm]
-RETURN_SIZE, RETURN_SPREAD = 6.0, 0.3  # [mm, log]: what comes back after it was gone is small
+RETURN_LOG_SIZE, RETURN_SPREAD = 1.792, 0.3  # [log mm]: what comes back is small, some 6 mm
 _LOGISTIC = 1.702  # a logistic of this slope is the normal distribution to .01
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_LOG_NOTHING = -30.0
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(3)
 CLASSES = len(_NODES)
 
 
 class Visits(NamedTuple):
-    """Where a reading starts from: `size` [row, mm] last written down (0: gone), `before` the one before it (the same
-    where there is none), `day` of the last reading, `duration` [day] until the next."""
+    """Where a reading starts from: `size` [row, mm] last written down (0: gone), `day` of it (after the first dose),
+    `duration` [day] until the next."""
 
     size: Array
-    before: Array
     day: Array
     duration: Array
 
@@ -40,23 +41,25 @@ class LesionReadings(eqx.Module):
     far more than rounding explains); otherwise
 
     $$ \\ln x' = \\ln x + G_k + \\epsilon, \\quad
-       \\epsilon \\sim (1 - w_k)\\,L(0, \\sigma_{kc}) + w_k\\,L(m + \\rho \\ln(x_{-}/x), S), \\quad
-       \\sigma_{kc} = \\nu_c \\sigma_k (x/30)^{-q} (\\Delta t/42)^h (1 + t/60)^{c_t} $$
+       \\epsilon \\sim (1 - w_k)\\,L(0, \\sigma_{kc}) + w_k\\,L(m, S), \\quad
+       \\sigma_{kc} = \\nu_c \\sigma_k (x/30)^{-q} (\\Delta t/42)^h (1 + t/60)^{\\kappa} $$
 
-    and an entry is the interval that rounds to it; L is logistic with the spread of a normal distribution, `x_-` the
-    reading before the last (a jump is often taken back: another lesion was measured), G_k the drift of `growth`. Of
-    what is below 5 mm a share `psi` is written down as 0, which means [0, 5) and hardly ever changes again. The classes
-    are the Gauss-Hermite nodes of $\\ln\\nu \\sim N(0, \\tau^2)$.
+    and an entry is the interval that rounds to it. L is logistic with the spread of a normal distribution, G_k the
+    drift of `growth`. Of what is below 5 mm a share `psi` is written down as 0, which means [0, 5) and hardly ever
+    changes again. The classes are the three Gauss-Hermite nodes of $\\ln\\nu \\sim N(0, \\tau^2)$.
 
-    **Arguments:** `growth`; `spread` sigma_k; `between` tau; `kept` and `kept_by_class`: log-odds of s and how they fall
-    with ln nu; `duration_exponent` h; `spread_exponent` q; `time_exponent` c_t; `jump_share` (log-odds of w_k),
-    `jump_spread` S, `jump_shift` m, `jump_return` rho; `vanishing` [regime, log of h_k]; `vanishing_exponent` a;
-    `below_as_gone` and `returning` (log-odds of psi, and of coming back at a visit).
+    **Arguments:** `growth`; `spread` sigma_k; `between` tau; `kept` and `kept_by_class`: log-odds of s, and how they
+    fall with ln nu; `duration_exponent` h; `spread_exponent` q; `time_exponent` kappa; `jump_share` (log-odds of w_k),
+    `jump_spread` S, `jump_shift` m; `vanishing` [regime, log of h_k]; `vanishing_exponent` a; `below_as_gone` and
+    `returning` (log-odds of psi, and of coming back at a visit).
 
     **Good values:** the priors of `experiments/laleh2022/model.py`.
 
-    **Limits:** x is the last entry, not a latent size: its rounding is in the spread (variance 1/12 mm^2), a misreading
-    in `jump_return`.
+    **Limits:** x is the last entry, not a latent size: its rounding is in the spread (variance 1/12 mm^2), and a
+    misreading that the next one takes back is two jumps (for convenience: a latent size would need a grid).
+
+    **Reference:** Ghaffari Laleh et al., PLOS Comput. Biol. 18 (2022) e1009822 (the readings); Hyndman et al.,
+    Forecasting with Exponential Smoothing (2008), ch. 3 (states that are driven by the last observation).
     """
 
     growth: SwitchingGrowth
@@ -70,8 +73,6 @@ class LesionReadings(eqx.Module):
     jump_share: Float[Array, " regime"] = parameter(unit=units.FRACTION)
     jump_spread: Float[Array, ""] = parameter(unit=units.FRACTION)
     jump_shift: Float[Array, ""] = parameter(unit=units.FRACTION)
-    jump_return: Float[Array, ""] = parameter(unit=units.FRACTION)
-    correction: Float[Array, " regime"] = parameter(unit=units.FRACTION)
     vanishing: Float[Array, " regime"] = parameter(unit=units.FRACTION)
     vanishing_exponent: Float[Array, ""] = parameter(unit=units.FRACTION)
     below_as_gone: Float[Array, ""] = parameter(unit=units.FRACTION)
@@ -81,57 +82,66 @@ class LesionReadings(eqx.Module):
         """Probability of every regime and class at the first reading."""
         return self.growth.initial()[:, None] * jnp.asarray(_WEIGHTS / _WEIGHTS.sum())[None, :]
 
-    def transition(self, chances: Float[Array, "row chance"]) -> Float[Array, "row regime regime"]:
+    def transition(self, chances: Float[Array, "chance row"]) -> Float[Array, "regime regime row"]:
         """How the regimes move between two readings; a class stays."""
         return self.growth.transition(chances)
 
     def parts(self, at: Visits) -> "Parts":
         """The pieces of the law above."""
         size = jnp.where(at.size > 0, at.size, REFERENCE_SIZE)
-        log_size, periods = jnp.log(size), at.duration / INTERVAL
-        both = (at.size > 0) & (at.before > 0)
-        back = jnp.where(both, jnp.log(jnp.where(both, at.before, 1.0)) - jnp.log(jnp.where(both, at.size, 1.0)), 0.0)
-        center = log_size[:, None] + self.growth.log_growth(size, at.duration) + self.correction[None] * jnp.clip(back,-.3,.3)[:, None]
+        log_size, log_periods = jnp.log(size), jnp.log(at.duration / INTERVAL)
+        center = log_size[None, :] + self.growth.log_growth(size, at.duration)
         common = (
-            periods**self.duration_exponent
-            * (size / REFERENCE_SIZE) ** (-self.spread_exponent)
-            * (1 + jnp.maximum(at.day, 0.0) / 60.0) ** self.time_exponent
+            self.duration_exponent * log_periods
+            - self.spread_exponent * jnp.log(size / REFERENCE_SIZE)
+            + self.time_exponent * jnp.log1p(jnp.maximum(at.day, 0.0) / SETTLING)
         )
         log_nu = self.between * jnp.asarray(_NODES)
+        variability = (self.spread[:, None] * jnp.exp(log_nu)[None, :])[:, :, None]
         rounding = 1 / (12 * size**2)
-        spread = jnp.sqrt((common[:, None, None] * self.spread[None, :, None] * jnp.exp(log_nu)) ** 2 + rounding[:, None, None])
-        hazard = jnp.exp(self.vanishing[None, :] - self.vanishing_exponent * jnp.log(size / 15.0)[:, None])
+        log_hazard = self.vanishing[:, None] - self.vanishing_exponent * jnp.log(size / VANISHING_SIZE)[None, :]
         return Parts(
             center,
-            spread,
-            center + self.jump_shift + self.jump_return * back[:, None],
+            jnp.sqrt((variability * jnp.exp(common)[None, None, :]) ** 2 + rounding[None, None, :]),
+            center + self.jump_shift,
             jax.nn.sigmoid(self.jump_share),
             jax.nn.sigmoid(self.kept[:, None] - self.kept_by_class * log_nu[None, :]),
-            -jnp.expm1(-hazard * periods[:, None]),
+            -jnp.expm1(-jnp.exp(log_hazard + log_periods[None, :])),
         )
 
     def likelihood(
         self, at: Visits, entry: Float[Array, " row"], lower: Float[Array, " row"], upper: Float[Array, " row"]
-    ) -> Float[Array, "row regime class"]:
+    ) -> Float[Array, "regime class row"]:
         """Probability of the next entry, known to lie in [lower, upper] mm."""
-        law, gone = self.parts(at), (entry == 0)[:, None, None]
-        low, high = jnp.where(lower > 0, jnp.log(jnp.where(lower > 0, lower, 1.0)), -30.0), jnp.log(upper)
-
-        def mass(center: Array, spread: Array) -> Array:
-            shape = (-1,) + (1,) * (center.ndim - 1)
-            return _cdf(high.reshape(shape), center, spread) - _cdf(low.reshape(shape), center, spread)
-
-        jumped = mass(law.jump_center, self.jump_spread)[:, :, None]
-        share = law.jump_share[None, :, None]
-        moved = (1 - share) * mass(law.center[:, :, None], law.spread) + share * jumped
+        law, gone, back = self.parts(at), entry == 0, jax.nn.sigmoid(self.returning)
+        low = jnp.where(lower > 0, jnp.log(jnp.where(lower > 0, lower, 1.0)), _LOG_NOTHING)
+        high = jnp.log(upper)
+        middle = jnp.clip(jnp.log(jnp.asarray(LIMIT)), low, high)
         as_gone = jax.nn.sigmoid(self.below_as_gone)
-        moved = moved * jnp.where(entry == 0, as_gone, jnp.where(upper <= LIMIT, 1 - as_gone, 1.0))[:, None, None]
-        again = jnp.where(entry == at.size, 1.0, 0.0)[:, None, None] * law.kept[None]
-        lost = law.lost[:, :, None]
-        present = jnp.where(gone, lost, 0.0) + (1 - lost) * (again + (1 - law.kept)[None] * moved)
-        back = jax.nn.sigmoid(self.returning)
-        absent = jnp.where(entry == 0, 1 - back, back * mass(jnp.full_like(high, jnp.log(RETURN_SIZE)), jnp.asarray(RETURN_SPREAD)))
-        return jnp.where((at.size > 0)[:, None, None], present, absent[:, None, None])
+        below, above = jnp.where(gone, as_gone, 1 - as_gone), jnp.where(gone, 0.0, 1.0)
+
+        def written(center: Array, spread: Array) -> Array:
+            """Probability that a size between `low` and `high` is written down as `entry`."""
+            scale = _LOGISTIC / spread
+            least, limit, most = (jax.nn.sigmoid((edge - center) * scale) for edge in (low, middle, high))
+            return below * (limit - least) + above * (most - limit)
+
+        jumped = jax.vmap(written, (0, None))(law.jump_center, self.jump_spread)[:, None, :]
+        walked = jax.vmap(lambda center, of_class: jax.vmap(lambda s: written(center, s))(of_class))(
+            law.center, law.spread
+        )
+        share, kept = law.jump_share[:, None, None], law.kept[:, :, None]
+        again = jnp.where(entry == at.size, 1.0, 0.0)[None, None, :]
+        moved = (1 - share) * walked + share * jumped
+        lost = law.lost[:, None, :]
+        present = jnp.where(gone, 1.0, 0.0)[None, None, :] * lost + (1 - lost) * (kept * again + (1 - kept) * moved)
+        most, least = (jax.nn.sigmoid((e - RETURN_LOG_SIZE) * (_LOGISTIC / RETURN_SPREAD)) for e in (high, low))
+        absent = jnp.where(gone, 1 - back, back * (most - least))
+        return jnp.where((at.size > 0)[None, None, :], present, absent[None, None, :])
+
+    def advance(self, at: Visits, entry: Float[Array, " row"], duration: Float[Array, " row"]) -> Visits:
+        """What is known after the next entry, `duration` [day] before the one that follows it."""
+        return Visits(entry, at.day + at.duration, duration)
 
     def sample(
         self, at: Visits, regime: Int[Array, " row"], variability: Int[Array, " row"], *, key: Array
@@ -140,19 +150,19 @@ class LesionReadings(eqx.Module):
         law, rows = self.parts(at), jnp.arange(at.size.shape[0])
         u = jax.random.uniform(key, (7, at.size.shape[0]), minval=1e-12, maxval=1.0)
         jump = u[0] < law.jump_share[regime]
-        center = jnp.where(jump, law.jump_center[rows, regime], law.center[rows, regime])
-        spread = jnp.where(jump, self.jump_spread, law.spread[rows, regime, variability])
+        center = jnp.where(jump, law.jump_center[regime, rows], law.center[regime, rows])
+        spread = jnp.where(jump, self.jump_spread, law.spread[regime, variability, rows])
         moved = jnp.minimum(jnp.exp(center + spread * _logistic(u[1])), LARGEST)
         entry = jnp.where((moved < LIMIT) & (u[2] < jax.nn.sigmoid(self.below_as_gone)), 0.0, jnp.round(moved))
         entry = jnp.where(u[3] < law.kept[regime, variability], at.size, entry)
-        entry = jnp.where(u[4] < law.lost[rows, regime], 0.0, entry)
-        new = jnp.round(RETURN_SIZE * jnp.exp(RETURN_SPREAD * _logistic(u[5])))
+        entry = jnp.where(u[4] < law.lost[regime, rows], 0.0, entry)
+        new = jnp.round(jnp.exp(RETURN_LOG_SIZE + RETURN_SPREAD * _logistic(u[5])))
         absent = jnp.where(u[6] < jax.nn.sigmoid(self.returning), new, 0.0)
         return jnp.where(at.size > 0, entry, absent)
 
 
 class Parts(NamedTuple):
-    """Of every row: `center` and `jump_center` [row, regime], `spread` [row, regime, class], `lost` [row, regime];
+    """Of every row: `center` and `jump_center` [regime, row], `spread` [regime, class, row], `lost` [regime, row];
     `jump_share` [regime], `kept` [regime, class]."""
 
     center: Array
@@ -161,10 +171,6 @@ class Parts(NamedTuple):
     jump_share: Array
     kept: Array
     lost: Array
-
-
-def _cdf(log_size: Array, center: Array, spread: Array) -> Array:
-    return jax.nn.sigmoid(_LOGISTIC * (log_size - center) / spread)
 
 
 def _logistic(uniform: Array) -> Array:

@@ -33,6 +33,7 @@ from tumortwin.models.compartment._response import Stein as Stein
 from tumortwin.models.compartment._response import SteinState as SteinState
 from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsa as StemDifferentiatedPsa
 from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsaState as StemDifferentiatedPsaState
-from tumortwin.models.compartment._treated import Treated as Treated
+from tumortwin.models.compartment._switching import REGIMES as REGIMES
 from tumortwin.models.compartment._switching import SwitchingGrowth as SwitchingGrowth
 from tumortwin.models.compartment._switching import chance_weights as chance_weights
+from tumortwin.models.compartment._treated import Treated as Treated

@@ -20,16 +20,16 @@ class SwitchingGrowth(eqx.Module):
     """Exponential or power-law change of a size x, whose rate is that of a hidden regime k.
 
     $$ \\frac{d\\ln x}{dt} = r_{k(t)} \\left(\\frac{x}{30\\,mm}\\right)^{-b}, \\qquad
-       P(t) = e^{Q t} = \\sum_n \\frac{(t/\\tau)^n e^{-t/\\tau}}{n!} A^n, \\quad Q = (A - 1)/\\tau, \\quad \\tau = 21\\,day $$
+       P(t) = e^{Q t} = \\sum_n \\frac{(t/\\tau)^n e^{-t/\\tau}}{n!} A^n, \\qquad Q = (A - 1)/\\tau $$
 
     k is a continuous-time Markov chain on responding, stable, progressing: what Claret's equation says of all patients
     alike (a drug that works and wears off) happens here to each at a time of its own. A change of regime has a chance
-    every `tau` in the mean, so that the powers of A are computed once and the weights, which hold no parameter, never
-    again.
+    every tau = 21 days in the mean, so that the powers of A are computed once and the weights, which hold no parameter,
+    never again.
 
     **State:** regime, one of three. **Arguments:** `rate` [regime, 1/day] of the diameter at 30 mm; `size_exponent`
-    b [1]: 0 exponential, above it deceleration; `start` [2, log-odds]: responding and progressing against stable at the
-    first reading; `moves` [6, log-odds]: rows of A without the diagonal, against staying (less 3).
+    b [regime]: 0 exponential, above it deceleration; `start` [2, log-odds]: responding and progressing against stable
+    at the first reading; `moves` [6, log-odds]: rows of A without the diagonal, against staying (less 3).
 
     **Good values:** rate (-3, 0, 2)e-3 /day; b .2-.5; moves about 0.
 
@@ -40,7 +40,7 @@ class SwitchingGrowth(eqx.Module):
     """
 
     rate: Float[Array, " regime"] = parameter(unit=units.RATE)
-    size_exponent: Float[Array, ""] = parameter(unit=units.FRACTION)
+    size_exponent: Float[Array, " regime"] = parameter(unit=units.FRACTION)
     start: Float[Array, " 2"] = parameter(unit=units.FRACTION)
     moves: Float[Array, " 6"] = parameter(unit=units.FRACTION)
 
@@ -54,22 +54,22 @@ class SwitchingGrowth(eqx.Module):
         rows = [jnp.stack([stay, m[0], m[1]]), jnp.stack([m[2], stay, m[3]]), jnp.stack([m[4], m[5], stay])]
         return jax.nn.softmax(jnp.stack(rows), axis=1)
 
-    def transition(self, chances: Float[Array, "row chance"]) -> Float[Array, "row regime regime"]:
+    def transition(self, chances: Float[Array, "chance row"]) -> Float[Array, "regime regime row"]:
         """P of every row, from the weights of `chance_weights`."""
         one = self.one_chance()
-        _, powers = jax.lax.scan(lambda power, _: (power @ one, power), jnp.eye(3), None, length=chances.shape[1])
-        return jnp.tensordot(chances, powers, axes=1)
+        _, powers = jax.lax.scan(lambda power, _: (power @ one, power), jnp.eye(3), None, length=chances.shape[0])
+        return jnp.tensordot(powers, chances, axes=((0,), (0,)))
 
-    def log_growth(self, size: Float[Array, " row"], duration: Float[Array, " row"]) -> Float[Array, "row regime"]:
+    def log_growth(self, size: Float[Array, " row"], duration: Float[Array, " row"]) -> Float[Array, "regime row"]:
         """Change of the log-size in `duration` [day], to first order in it: the rate at the size `size` [mm]."""
-        slowed = duration * (size / REFERENCE_SIZE) ** (-self.size_exponent)
-        return slowed[:, None] * self.rate[None, :]
+        slowed = jnp.exp(-self.size_exponent[:, None] * jnp.log(size / REFERENCE_SIZE)[None, :])
+        return duration[None, :] * slowed * self.rate[:, None]
 
 
 def chance_weights(duration: np.ndarray) -> np.ndarray:
-    """Probability of 0, 1, 2, ... chances of a change in `duration` [row, day], [row, chance]; Poisson, summing to 1."""
-    mean = np.minimum(np.asarray(duration, float) / CHANCE, _CHANCES / 2)[:, None]
-    counts = np.arange(_CHANCES)[None, :]
-    logs = counts * np.log(np.maximum(mean, 1e-300)) - np.cumsum(np.log(np.maximum(counts, 1)), axis=1)
-    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    """Probability of 0, 1, 2, ... chances of a change in `duration` [row, day]: Poisson weights [chance, row]."""
+    mean = np.minimum(np.asarray(duration, float) / CHANCE, _CHANCES / 2)[None, :]
+    counts = np.arange(_CHANCES)[:, None]
+    logs = counts * np.log(np.maximum(mean, 1e-300)) - np.cumsum(np.log(np.maximum(counts, 1)), axis=0)
+    weights = np.exp(logs - logs.max(axis=0, keepdims=True))
+    return weights / weights.sum(axis=0, keepdims=True)
