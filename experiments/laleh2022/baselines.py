@@ -82,7 +82,8 @@ def _setting(law: str, first: float, slope: float) -> tuple[list[float], list[fl
 def _curve(law: str, q: np.ndarray, t: np.ndarray) -> np.ndarray:
     if law == "exponential":
         return np.exp(np.clip(q[0] + q[1] * t, -50.0, 50.0))
-    shape = _SHAPES[law] if _SHAPES[law] is not None else q[3]
+    given = _SHAPES[law]
+    shape = float(q[3]) if given is None else given
     gap, fade = q[0] - q[1], np.exp(-q[2] * t)
     if abs(shape) < 1e-6:
         return np.exp(q[1] + gap * fade)

@@ -1,46 +1,43 @@
-"""Development, without the hidden readings: `python -m experiments.laleh2022.inner [DATA_ROOT]`.
+"""Development, without the hidden readings: `python -m experiments.laleh2022.inner DATA_ROOT OUTPUT_ROOT`.
 
-The last two readings of every patient who has six or more are cut off before anything else; of what is left, patients
-with four readings or more are forecast two readings ahead, exactly as the experiment does it. Every choice of the model
-was made here (and in cross-validation over patients on the same readings).
+Writes the table without the last two readings of every patient who has six or more, as a folder of the same layout;
+`tumortwin reproduce laleh2022 data.root=OUTPUT_ROOT` then does everything on what is left. The model was chosen there.
 """
 
+import csv
 import sys
+from collections import defaultdict
+from pathlib import Path
 
-import jax
-import numpy as np
+from experiments.laleh2022.study import HIDDEN, LEAST
 
-from experiments.laleh2022.run import judge
-from experiments.laleh2022.study import HIDDEN, LEAST, SAMPLER, Cohort, cohort_of, fitted, samples_of
-from tumortwin.io import Table, load_table
-
-
-def training_part(table: Table) -> Table:
-    """All readings but the ones that the experiment hides."""
-    counts = table.counts("diameter")
-    long = [s for s, n in zip(table.subjects, counts, strict=True) if n >= LEAST]
-    cut = np.full(len(table.subjects), np.inf)
-    rows = table.padded("diameter")
-    for i, subject in enumerate(table.subjects):
-        if subject in set(long):
-            cut[i] = rows.times[i, counts[i] - HIDDEN]
-    return table.before(cut)
+FOLDER, FILE, SUBJECT, DAY = "laleh2022_lesions", "lesions.csv", "Pt_hashID", "T_days"
 
 
-def inner_cohort(root: str) -> Cohort:
-    """The cohort of development."""
-    return cohort_of(training_part(load_table("laleh", root)), least=LEAST - HIDDEN)
+def cut(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without the hidden ones (rows that repeat another one in every column count once)."""
+    days: dict[str, list[float]] = defaultdict(list)
+    seen = set()
+    for row in rows:
+        if (whole := tuple(row.values())) not in seen:
+            seen.add(whole)
+            days[row[SUBJECT]].append(float(row[DAY]))
+    first = {s: sorted(d)[-HIDDEN] if len(d) >= LEAST else float("inf") for s, d in days.items()}
+    return [row for row in rows if float(row[DAY]) < first[row[SUBJECT]]]
 
 
-def main(root: str, seed: int = 0) -> None:
-    """Fit, forecast, and print the same numbers as the experiment."""
-    cohort, key = inner_cohort(root), jax.random.key(seed)
-    posterior, seconds = fitted(cohort, SAMPLER, key=key)
-    print(f"seconds {seconds:.0f}", {k: round(v, 3) for k, v in posterior.diagnostics.items()}, posterior.info)
-    for verdict in judge(cohort, samples_of(cohort, posterior, 1000, key=key, seed=seed), seed)[0]:
-        print(verdict.line(), flush=True)
+def main(source: str, target: str) -> None:
+    """Reads, cuts, writes."""
+    with open(Path(source, FOLDER, FILE), newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        rows, names = list(reader), reader.fieldnames or []
+    output = Path(target, FOLDER, FILE)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with open(output, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, names)
+        writer.writeheader()
+        writer.writerows(cut(rows))
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    main(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    main(*sys.argv[1:])

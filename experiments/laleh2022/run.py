@@ -115,9 +115,8 @@ def judge(
     for scale, of_scale in scores.items():
         for other, difference in compare_replay(of_scale, MODEL, targets, rng=rng).items():
             name = f"crps_{scale}_minus_{other}"
-            found.append(measured(name, difference.mean))
-            found.append(measured(f"{name}_lower", difference.low))
-            found.append(at_most(f"{name}_upper", difference.high, better["at_most"], "1", better["source"]))
+            found.append(at_most(name, difference.mean, better["at_most"], "1", better["source"]))
+            found += [measured(f"{name}_lower", difference.low), measured(f"{name}_upper", difference.high)]
     for step in np.unique(targets.asked.step).tolist():
         share = volume[MODEL].inside[targets.asked.step == step].mean()
         found.append(between(f"coverage_step{step}", share, cover["low"], cover["high"], "1", cover["source"]))

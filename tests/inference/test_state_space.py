@@ -113,7 +113,7 @@ def numpy_filter(p, rows):
 
 def test_the_filter_is_that_of_loops(problem, point, density):
     values = problem.constrain(point)
-    found = problem.filtered(values)
+    found = eqx.filter_jit(lambda p, v: p.filtered(v))(problem, values)
     evidence, states = numpy_filter({k: np.asarray(v) for k, v in values.items()}, padded())
     np.testing.assert_allclose(found.log_evidence, evidence, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(np.moveaxis(np.asarray(found.state), -1, 0), states, rtol=1e-8, atol=1e-12)
@@ -174,7 +174,7 @@ def test_a_forecast_begins_with_the_filtered_state(problem, point):
     """The share of lesions that are gone at the next reading, drawn and computed."""
     rows, n = padded(), 4000
     values = problem.constrain(point)
-    state = np.asarray(problem.filtered(values).state)
+    state = numpy_filter({k: np.asarray(v) for k, v in values.items()}, rows)[1].transpose(1, 2, 0)
     last = rows.counts - 1
     size, day = rows.values[np.arange(4), last], rows.times[np.arange(4), last]
     durations = jnp.asarray([[42.0, 30.0, 60.0, 42.0], [40.0, 40.0, 40.0, 40.0]])
