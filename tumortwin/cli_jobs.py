@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _STAGES = "tumortwin.cli_stages"
 _NOT_INHERITED = ("task", "run", "cluster", "hydra", "paths", "runtime")
 _PRIVATE = 0o700
+_HEADLINES = ("forecast.all.", "plan.")  # results that are printed at the end of a run; the others are in results.json
 _EXPERIMENT = re.compile(r"^\s*(?:from|import)\s+experiments\.(\w+)", re.MULTILINE)
 
 
@@ -163,12 +164,15 @@ def execute(
 def _announce(run: "Run", verdicts: Sequence[Any]) -> None:
     for verdict in verdicts:
         print(verdict.line())
-    if not verdicts:
-        for row in run.results():
-            value = row["value"]
-            shown = f"{value:.4g}" if isinstance(value, int | float) else value
-            unit = "" if row["unit"] in (None, "1") else row["unit"]
-            print(f"{row['name']:40} {shown} {unit}".rstrip())
+    rows = [] if verdicts else run.results()
+    headlines = [r for r in rows if r["target"] is not None or r["name"].startswith(_HEADLINES)] or rows
+    for row in headlines:
+        value = row["value"]
+        shown = f"{value:.4g}" if isinstance(value, int | float) else value
+        unit = "" if row["unit"] in (None, "1") else row["unit"]
+        print(f"{row['name']:40} {shown} {unit}".rstrip())
+    if len(headlines) < len(rows):
+        print(f"{len(rows) - len(headlines)} more numbers: {run.directory / 'results.json'}")
     report = run.directory / "report.html"
     print(f"done: {report if report.is_file() else run.directory}", flush=True)
 

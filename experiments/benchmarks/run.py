@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from experiments.benchmarks import bare, calibration, windowed
+from experiments.benchmarks import bare, calibration, population, windowed
 from experiments.benchmarks.euler import Euler
 from experiments.benchmarks.problems import P_DAY, P_DIFFUSIVITY, R_DAY, R_DIFFUSIVITY, problem, reference_problem
 from experiments.benchmarks.timing import interleaved, once
@@ -168,6 +168,30 @@ def calibrating(quick: bool) -> Iterator[Verdict]:
     yield at_most("calibration_truth_within", worst, 3.0, "posterior_sd", SOURCE)
 
 
+def populations(quick: bool) -> Iterator[Verdict]:
+    """The hierarchy of 53 mice, compile included, each program in a fresh process; PyMC where it is installed."""
+    if quick:
+        return
+    found = population.measure("tumortwin", None)
+    if isinstance(found, str):
+        raise RuntimeError(f"required: a posterior of the 53 mice; received: {found}")
+    yield at_most("population_53_mice", found["seconds"], 60.0, "s", SOURCE)
+    yield at_least("population_53_mice_least_ess", found["ess"], 400.0, "1", SOURCE)
+    yield at_most("population_53_mice_r_hat", found["r_hat"], 1.01, "1", SOURCE)
+    yield measured("population_53_mice_divergences", found["divergences"], "1")
+    yield measured("population_53_mice_animals", found["animals"], "1")
+    yield measured("population_53_mice_ess_per_second", found["ess"] / found["seconds"], "1/s")
+    for sampler in ("pymc", "nutpie"):
+        peer = population.measure(sampler, None)
+        if isinstance(peer, str):
+            print(f"{sampler}: not measured: {peer} (pip install --group peers, or {population.PEERS}=PYTHON)")
+            continue
+        yield measured(f"population_53_mice_{sampler}", peer["seconds"], "s")
+        yield measured(f"population_53_mice_{sampler}_least_ess", peer["ess"], "1")
+        yield measured(f"population_53_mice_{sampler}_r_hat", peer["r_hat"], "1")
+        yield measured(f"population_53_mice_{sampler}_ess_per_second", peer["ess"] / peer["seconds"], "1/s")
+
+
 PARTS: dict[str, Callable[[bool], Iterator[Verdict]]] = {
     "forward": forward,
     "gradient": gradient,
@@ -175,6 +199,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Verdict]]] = {
     "other codes": peers,
     "whole grid": whole_grid,
     "calibration": calibrating,
+    "populations": populations,
 }
 
 

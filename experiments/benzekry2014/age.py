@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy import stats
 
 from experiments.benzekry2014.laws import Law, problem_of
 from tumortwin.inference import (
@@ -24,30 +25,44 @@ from tumortwin.io import Table
 from tumortwin.solvers import simulate_compartment
 
 KNOWN = 3  # volumes
-OLDEST, STEP = 90.0, 0.25  # [day] of the grid of ages; flat prior
+OLDEST, STEP = 90.0, 0.25  # [day] of the grid of ages
 DRAWS, ANIMALS = 300, 150  # of what is common; new animals of each
 
 
 @dataclasses.dataclass(frozen=True)
-class Age:
-    """The truth and what was found [day]: posterior median and central 95 % interval; `k_hat` of leaving it out."""
+class Answer:
+    """One posterior of an age [day]: the `estimate` that minimizes the expected relative error, central 95 %."""
 
-    truth: float
-    median: float
+    estimate: float
     low: float
     high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Age:
+    """The truth [day] and two answers: under the ages of the other animals as a prior (what the baseline knows as
+    well), and under a flat prior; `k_hat` of leaving the animal out."""
+
+    truth: float
+    informed: Answer
+    flat: Answer
     k_hat: float
     refitted: bool
 
     @property
     def error(self) -> float:
         """|a^ - a| / a."""
-        return abs(self.median - self.truth) / self.truth
+        return abs(self.informed.estimate - self.truth) / self.truth
+
+    @property
+    def flat_error(self) -> float:
+        """The same under the flat prior."""
+        return abs(self.flat.estimate - self.truth) / self.truth
 
     @property
     def covered(self) -> bool:
         """Whether the interval holds the truth."""
-        return self.low <= self.truth <= self.high
+        return self.informed.low <= self.truth <= self.informed.high
 
 
 def ages(
@@ -66,6 +81,7 @@ def ages(
     where that cannot be trusted the population is refitted without it.
     """
     problem, rows = problem_of(law, table), table.padded()
+    truths = true_ages(table)
     common = posterior.resample(DRAWS, key=jax.random.fold_in(key, 0))
     values = {path: jnp.asarray(value) for path, value in common.items()}
     marginal = np.asarray(marginal_log_likelihoods(problem, values, 400, jax.random.fold_in(key, 1)))
@@ -83,7 +99,7 @@ def ages(
         days = rows.times[i][rows.valid[i]][-KNOWN:]
         volumes = rows.values[i][rows.valid[i]][-KNOWN:]
         shared = {p: v for p, v in without.items() if not p.startswith("subject.")}
-        mass = age_posterior(
+        log_likelihood = age_log_likelihood(
             using,
             shared,
             jnp.asarray(weights),
@@ -91,7 +107,10 @@ def ages(
             jnp.asarray(days - days[0]),
             jax.random.fold_in(key, 2000 + i),
         )
-        found.append(_summary(float(days[0]), np.asarray(mass), k_hat))
+        of_others = np.delete(truths, i)
+        flat = np.asarray(log_likelihood)
+        informed = flat + log_prior_of(of_others)
+        found.append(Age(float(days[0]), answer(informed), answer(flat), k_hat, k_hat > LARGEST_K_HAT))
         advance()
     return found
 
@@ -102,7 +121,7 @@ def grid() -> np.ndarray:
 
 
 @eqx.filter_jit
-def age_posterior(
+def age_log_likelihood(
     problem: PopulationProblem,
     values: dict[str, Array],
     log_weights: Float[Array, " draw"],
@@ -110,9 +129,9 @@ def age_posterior(
     gaps: Float[Array, " time"],
     key: Array,
 ) -> Float[Array, " age"]:
-    """Posterior mass of every age on the grid, what is common and the animal's own parameters integrated out.
+    """Log-likelihood of every age on the grid, what is common and the animal's own parameters integrated out.
 
-    $$ p(a \\mid v) \\propto \\sum_s w_s \\frac1K \\sum_k
+    $$ p(v \\mid a) = \\sum_s w_s \\frac1K \\sum_k
        \\prod_j p(v_j \\mid f(a + \\Delta_j; \\theta_{sk}), \\sigma_s),
        \\qquad \\theta_{sk} \\sim p(\\theta \\mid \\phi_s) $$
     """
@@ -129,19 +148,35 @@ def age_posterior(
         return jax.scipy.special.logsumexp(jnp.where(jnp.isfinite(term), term, -jnp.inf), axis=0)
 
     by_draw = jax.lax.map(of_draw, (values, jax.random.split(key, log_weights.size)))
-    total = jax.scipy.special.logsumexp(by_draw + log_weights[:, None], axis=0)
-    return jax.nn.softmax(total)
+    return jax.scipy.special.logsumexp(by_draw + log_weights[:, None], axis=0)
 
 
-def _summary(truth: float, mass: np.ndarray, k_hat: float) -> Age:
-    cumulative = np.cumsum(mass)
-    low, median, high = (float(np.interp(level, cumulative, grid())) for level in (0.025, 0.5, 0.975))
-    return Age(truth, median, low, high, k_hat, k_hat > LARGEST_K_HAT)
+def log_prior_of(ages: np.ndarray) -> np.ndarray:
+    """Log density, on the grid, of the next age after `ages`: log-normal, mean and spread unknown (a Student-t in the
+    logarithm under the usual flat prior of both)."""
+    logs = np.log(ages)
+    spread = logs.std(ddof=1) * np.sqrt(1.0 + 1.0 / logs.size)
+    return stats.t.logpdf(np.log(grid()), logs.size - 1, logs.mean(), spread) - np.log(grid())
+
+
+def answer(log_density: np.ndarray) -> Answer:
+    """The estimate that minimizes E|a^ - a|/a, which is the median of p(a)/a, and the central 95 % of p."""
+    mass = np.exp(log_density - log_density.max())
+
+    def quantile(of: np.ndarray, level: float) -> float:
+        return float(np.interp(level, np.cumsum(of) / of.sum(), grid()))
+
+    return Answer(quantile(mass / grid(), 0.5), quantile(mass, 0.025), quantile(mass, 0.975))
+
+
+def true_ages(table: Table) -> np.ndarray:
+    """The day of the first of the last three measurements of every animal."""
+    rows = table.padded()
+    return np.asarray([rows.times[i][rows.valid[i]][-KNOWN] for i in range(len(rows.subjects))])
 
 
 def mean_age_errors(table: Table) -> np.ndarray:
     """The baseline: the mean of the others' ages at the first of their last three measurements."""
-    rows = table.padded()
-    truth = np.asarray([rows.times[i][rows.valid[i]][-KNOWN] for i in range(len(rows.subjects))])
+    truth = true_ages(table)
     others = (truth.sum() - truth) / (truth.size - 1)
     return np.abs(others - truth) / truth

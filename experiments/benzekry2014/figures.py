@@ -68,11 +68,12 @@ def draw_ages(run: Run, cohort: str, found: dict[str, list[Age]]) -> None:
 
     figure = Figure(figsize=(4.5 * len(found), 4.2), layout="constrained")
     for axis, (name, ages) in zip(np.ravel(figure.subplots(1, len(found), sharey=True)), found.items(), strict=True):
-        truth, median = np.asarray([a.truth for a in ages]), np.asarray([a.median for a in ages])
-        reach = np.abs(np.asarray([[a.median - a.low for a in ages], [a.high - a.median for a in ages]]))
-        axis.errorbar(truth, median, yerr=reach, fmt="o", ms=3.5, color=BLUE, ecolor=BLUE, elinewidth=0.8)
-        ends = [truth.min() - 1, truth.max() + 1]
-        axis.plot(ends, ends, color=GRAY, lw=0.8)
+        truth, middle = np.asarray([a.truth for a in ages]), np.asarray([a.informed.estimate for a in ages])
+        ends = [a.informed for a in ages]
+        reach = np.abs(np.asarray([[e.estimate - e.low for e in ends], [e.high - e.estimate for e in ends]]))
+        axis.errorbar(truth, middle, yerr=reach, fmt="o", ms=3.5, color=BLUE, ecolor=BLUE, elinewidth=0.8)
+        line = [truth.min() - 1, truth.max() + 1]
+        axis.plot(line, line, color=GRAY, lw=0.8)
         axis.set_title(f"{cohort}, {name.replace('_', ' ')}: {np.mean([a.error for a in ages]):.1%} off", fontsize=10)
         axis.set_xlabel("true age [day]")
     figure.axes[0].set_ylabel("age from three volumes [day], 95 % interval")

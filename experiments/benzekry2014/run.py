@@ -136,7 +136,9 @@ def scored(name: str, found: list[Age]) -> list[Verdict]:
     """What is printed of one law in one cohort."""
     return [
         measured(f"age_error_{name}_median", np.median([age.error for age in found])),
-        measured(f"age_interval_{name}_width", np.mean([age.high - age.low for age in found]), "day"),
+        measured(f"age_error_{name}_flat_prior", np.mean([age.flat_error for age in found])),
+        measured(f"age_interval_{name}_width", np.mean([a.informed.high - a.informed.low for a in found]), "day"),
+        measured(f"age_interval_{name}_flat_prior_width", np.mean([a.flat.high - a.flat.low for a in found]), "day"),
         measured(f"age_interval_{name}_coverage", np.mean([age.covered for age in found])),
         measured(f"age_{name}_refitted_animals", sum(age.refitted for age in found)),
     ]
