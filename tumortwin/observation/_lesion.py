@@ -5,14 +5,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tumortwin import units
 from tumortwin.models import SwitchingGrowth
-from tumortwin.models.compartment._switching import REFERENCE_SIZE
 from tumortwin.params import parameter
 
+REFERENCE_SIZE = 30.0  # [mm]: where the spread is read off
 LIMIT = 5.0  # [mm]: below it a lesion may be written down as gone
 INTERVAL = 42.0  # [day] between two visits, in the mean
 SETTLING, VANISHING_SIZE = 60.0, 15.0  # [day], [mm]: where two power laws are read off
@@ -20,8 +19,7 @@ LARGEST = 400.0  # [mm]
 RETURN_LOG_SIZE, RETURN_SPREAD = 1.792, 0.3  # [log mm]: what comes back is small, some 6 mm
 _LOGISTIC = 1.702  # a logistic of this slope is the normal distribution to .01
 _LOG_NOTHING = -30.0
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(3)
-CLASSES = len(_NODES)
+_NODES, _WEIGHTS = (-(3.0**0.5), 0.0, 3.0**0.5), (1 / 6, 2 / 3, 1 / 6)  # Gauss-Hermite
 
 
 class Visits(NamedTuple):
@@ -80,7 +78,7 @@ class LesionReadings(eqx.Module):
 
     def initial(self) -> Float[Array, "regime class"]:
         """Probability of every regime and class at the first reading."""
-        return self.growth.initial()[:, None] * jnp.asarray(_WEIGHTS / _WEIGHTS.sum())[None, :]
+        return self.growth.initial()[:, None] * jnp.asarray(_WEIGHTS)[None, :]
 
     def transition(self, chances: Float[Array, "chance row"]) -> Float[Array, "regime regime row"]:
         """How the regimes move between two readings; a class stays."""
