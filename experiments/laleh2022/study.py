@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from experiments.laleh2022.baselines import LAWS, law_forecast, random_walk_forecast
 from experiments.laleh2022.model import problem_of
 from tumortwin._errors import InputError
-from tumortwin.inference import Horizon, NutsCalibrator, Posterior, calibrate, sample_ahead
+from tumortwin.inference import Horizon, NutsCalibrator, Posterior, calibrate, sample_ahead, whitened
 from tumortwin.io import Padded, Table, load_table
 from tumortwin.metrics import (
     Asked,
@@ -26,8 +26,8 @@ from tumortwin.observation import Visits
 
 MODEL = "tumortwin"
 LEAST, HIDDEN = 6, 2  # readings of a patient who is forecast, and how many of them are hidden
-SAMPLER = NutsCalibrator(laplace=None, dense=True, warmup=300, draws=300, chunk=100, threads=2, tree_depth=7)
-QUICK = NutsCalibrator(laplace=None, dense=True, warmup=150, draws=100, chunk=125, threads=2, tree_depth=6)
+SAMPLER = NutsCalibrator(laplace=None, dense=True, warmup=200, draws=250, chunk=50, threads=2, tree_depth=7)
+QUICK = NutsCalibrator(laplace=None, dense=True, warmup=100, draws=80, chunk=60, threads=2, tree_depth=6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def cohort_of(table: Table, least: int = LEAST, hidden: int = HIDDEN) -> Cohort:
 def fitted(cohort: Cohort, sampler: NutsCalibrator, *, key: Array, **how: object) -> tuple[Posterior, float]:
     """The posterior from the known readings of all patients, and the seconds it took, compile included."""
     start = time.perf_counter()
-    posterior = calibrate(problem_of(cohort.diameters, cohort.known), sampler, key=key, **how)  # type: ignore[arg-type]
+    posterior = calibrate(whitened(problem_of(cohort.diameters, cohort.known)), sampler, key=key, **how)  # type: ignore[arg-type]
     return posterior, time.perf_counter() - start
 
 
@@ -91,7 +91,7 @@ def sampling_time(root: str, *, key: Array, sampler: NutsCalibrator = SAMPLER) -
     place = np.flatnonzero(whole.chosen)
     start = time.perf_counter()
     problem = problem_of(_rows(whole.diameters, place), whole.known[place])
-    posterior = calibrate(problem, sampler, key=key)
+    posterior = calibrate(whitened(problem), sampler, key=key)
     return posterior, time.perf_counter() - start
 
 

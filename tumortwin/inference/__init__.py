@@ -44,3 +44,5 @@ from tumortwin.inference._state_space import Steps as Steps
 from tumortwin.inference._state_space import forward_filter as forward_filter
 from tumortwin.inference._state_space import sample_ahead as sample_ahead
 from tumortwin.inference._state_space import step_order as step_order
+from tumortwin.inference._whitened import WhitenedProblem as WhitenedProblem
+from tumortwin.inference._whitened import whitened as whitened
