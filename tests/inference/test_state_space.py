@@ -10,7 +10,7 @@ import pytest
 from scipy import linalg, stats
 
 from experiments.laleh2022.model import law, lesion_prior, problem_of
-from tumortwin.inference import Horizon, Prior, StateSpaceProblem, sample_ahead, step_order, whitened
+from tumortwin.inference import Horizon, Prior, StateSpaceProblem, sample_ahead, step_order
 from tumortwin.io import Padded
 from tumortwin.models import SwitchingGrowth, chance_weights
 from tumortwin.observation import LesionReadings, Visits
@@ -20,7 +20,7 @@ ROWS = (
     ([-7.0, 40.0, 85.0, 130.0], [30.0, 24.0, 24.0, 6.4]),
     ([-3.0, 42.0], [12.0, 0.0]),
     ([0.0], [55.0]),
-    ([-10.0, 39.0, 80.0, 122.0, 190.0], [8.0, 4.0, 0.0, 0.0, 6.0]),
+    ([-10.0, 39.0, 80.0, 190.0], [4.0, 0.0, 0.0, 6.0]),
 )
 
 
@@ -228,21 +228,3 @@ def test_the_law_is_a_module_of_parameters(problem):
     assert isinstance(problem.law, LesionReadings)
     assert problem.scalars == problem.names == PRIOR.names
     assert len(problem.names) == problem.size
-
-
-def test_whitened_coordinates_are_those_of_the_mode_and_change_nothing(problem, density, point):
-    white = whitened(problem)
-    at_mode = density(white.center)[1]
-    assert np.max(np.abs(at_mode)) < 1e-2
-    step = 1e-4
-    directions = np.asarray(white.factor).T
-    curved = [
-        -(density(white.center + step * d)[1] - density(white.center - step * d)[1]) @ d / (2 * step)
-        for d in directions
-    ]
-    np.testing.assert_allclose(curved, 1.0, rtol=5e-2)
-    there = jnp.asarray(np.linalg.solve(np.asarray(white.factor), np.asarray(point - white.center)))
-    np.testing.assert_allclose(white.constrain(there)["between"], problem.constrain(point)["between"], rtol=1e-10)
-    prior, own = (p.sample_prior(2, key=jax.random.key(4)) for p in (problem, white))
-    np.testing.assert_allclose(white.center[None] + own @ white.factor.T, prior, rtol=1e-8, atol=1e-10)
-    assert white.scalars == () and len(white.names) == white.size == problem.size
