@@ -18,8 +18,8 @@ class WhitenedProblem(AbstractProblem):
     """`problem` in the coordinates `epsilon` with `z = m + L epsilon`: close to a standard normal, so that NUTS needs
     short trees from its first transition on and little warmup. The posterior is the same: the map is linear.
 
-    **Good values:** `NutsCalibrator(laplace=None, dense=False, warmup=150)`. A dense mass matrix must not be adapted again
-    from a short warmup: of fewer draws than parameters it is worse than none.
+    **Good values:** `NutsCalibrator(laplace=None, dense=False, warmup=150)`. A dense mass matrix must not be adapted
+    again from a short warmup: of fewer draws than parameters it is worse than none.
 
     **Arguments:** `problem`; `center` m; `factor` L, both from `whitened`.
     """
