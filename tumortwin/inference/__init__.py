@@ -83,4 +83,12 @@ from tumortwin.inference._simulation_calibration import thinned_ranks as thinned
 from tumortwin.inference._smc import SmcCalibrator as SmcCalibrator
 from tumortwin.inference._stacking import Stacking as Stacking
 from tumortwin.inference._stacking import stacking_weights as stacking_weights
+from tumortwin.inference._state_space import Horizon as Horizon
+from tumortwin.inference._state_space import StateSpaceProblem as StateSpaceProblem
+from tumortwin.inference._state_space import Steps as Steps
+from tumortwin.inference._state_space import forward_filter as forward_filter
+from tumortwin.inference._state_space import sample_ahead as sample_ahead
+from tumortwin.inference._state_space import step_order as step_order
 from tumortwin.inference._svi import SviCalibrator as SviCalibrator
+from tumortwin.inference._whitened import WhitenedProblem as WhitenedProblem
+from tumortwin.inference._whitened import whitened as whitened

@@ -9,6 +9,7 @@ from tumortwin.models._initial import ContourProfile as ContourProfile
 from tumortwin.models._initial import GaussianSeed as GaussianSeed
 from tumortwin.models._initial import GivenDensity as GivenDensity
 from tumortwin.models._initial import GrownSeed as GrownSeed
+from tumortwin.models.compartment import REGIMES as REGIMES
 from tumortwin.models.compartment import AbstractCompartmentModel as AbstractCompartmentModel
 from tumortwin.models.compartment import AbstractFlow as AbstractFlow
 from tumortwin.models.compartment import AbstractGrowthLaw as AbstractGrowthLaw
@@ -47,8 +48,10 @@ from tumortwin.models.compartment import StemDifferentiatedPsa as StemDifferenti
 from tumortwin.models.compartment import StemDifferentiatedPsaState as StemDifferentiatedPsaState
 from tumortwin.models.compartment import StemSource as StemSource
 from tumortwin.models.compartment import StemSourceState as StemSourceState
+from tumortwin.models.compartment import SwitchingGrowth as SwitchingGrowth
 from tumortwin.models.compartment import Treated as Treated
 from tumortwin.models.compartment import VolumeState as VolumeState
+from tumortwin.models.compartment import chance_weights as chance_weights
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation
 from tumortwin.models.mechanisms import Diffusion as Diffusion
 from tumortwin.models.mechanisms import DrugResponse as DrugResponse

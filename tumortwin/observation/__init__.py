@@ -8,6 +8,8 @@ from tumortwin.observation._counts import NegativeBinomialCounts as NegativeBino
 from tumortwin.observation._counts import PoissonCounts as PoissonCounts
 from tumortwin.observation._datum import Datum as Datum
 from tumortwin.observation._glioma_mask import GliomaMaskObservation as GliomaMaskObservation
+from tumortwin.observation._lesion import LesionReadings as LesionReadings
+from tumortwin.observation._lesion import Visits as Visits
 from tumortwin.observation._mask import MaskObservation as MaskObservation
 from tumortwin.observation._residual import AbstractNormalError as AbstractNormalError
 from tumortwin.observation._residual import AbstractResidualError as AbstractResidualError

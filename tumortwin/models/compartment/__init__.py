@@ -39,4 +39,7 @@ from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsa as Stem
 from tumortwin.models.compartment._stem_psa import StemDifferentiatedPsaState as StemDifferentiatedPsaState
 from tumortwin.models.compartment._stem_source import StemSource as StemSource
 from tumortwin.models.compartment._stem_source import StemSourceState as StemSourceState
+from tumortwin.models.compartment._switching import REGIMES as REGIMES
+from tumortwin.models.compartment._switching import SwitchingGrowth as SwitchingGrowth
+from tumortwin.models.compartment._switching import chance_weights as chance_weights
 from tumortwin.models.compartment._treated import Treated as Treated
