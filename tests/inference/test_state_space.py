@@ -228,3 +228,17 @@ def test_the_law_is_a_module_of_parameters(problem):
     assert isinstance(problem.law, LesionReadings)
     assert problem.scalars == problem.names == PRIOR.names
     assert len(problem.names) == problem.size
+
+
+def test_the_terms_are_the_subjects_and_their_names_tell_readings_apart(problem):
+    z = problem.sample_prior(1, key=jax.random.key(3))[0]
+    terms, prior, density = eqx.filter_jit(lambda p, at: (p.log_terms(at), p.log_prior(at), p.log_density(at)))(
+        problem, z
+    )
+    np.testing.assert_allclose(prior + jnp.sum(terms), density, rtol=1e-12)
+    names = problem.term_names()
+    assert terms.shape == problem.term_days.shape == (len(names),) == (len(set(names)),)
+    first = int(np.argmin(problem.data.place))  # the subject of the first row
+    moved = dataclasses.replace(problem.data, upper=problem.data.upper.at[0].add(1.0))
+    others = dataclasses.replace(problem, data=moved).term_names()
+    assert [i for i, (a, b) in enumerate(zip(names, others, strict=True)) if a != b] == [first]

@@ -33,6 +33,19 @@ class Gaussian(AbstractProblem):
         off = z - jnp.asarray(MEAN)
         return -0.5 * off @ jnp.linalg.solve(self.covariance, off)
 
+    def log_prior(self, z):
+        return -0.5 * z @ z
+
+    def log_terms(self, z):
+        return (self.log_density(z) - self.log_prior(z))[None]
+
+    @property
+    def term_days(self):
+        return np.zeros(1)
+
+    def term_names(self):
+        return ("all",)
+
     def constrain(self, z):
         return {name: z[k] for k, name in enumerate(self.names)}
 
@@ -54,6 +67,8 @@ def test_a_gaussian_becomes_standard_normal():
     np.testing.assert_allclose(list(white.constrain(point).values()), moved, rtol=1e-12)
     own, prior = (p.sample_prior(4, key=jax.random.key(0)) for p in (white, problem))
     np.testing.assert_allclose(white.center[None] + own @ white.factor.T, prior, rtol=1e-10)
+    np.testing.assert_allclose(white.log_prior(point) + jnp.sum(white.log_terms(point)), white.log_density(point))
+    assert (white.term_names(), white.term_days.tolist()) == (("all",), [0.0])
     assert white.size == len(white.names) == 3
     assert white.scalars == ()
 

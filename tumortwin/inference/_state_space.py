@@ -1,5 +1,6 @@
 """Subjects whose hidden state moves between readings, the state summed out exactly."""
 
+import zlib
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tumortwin.inference._prior import Prior, Values, prior_draws
-from tumortwin.inference._problem import AbstractProblem
+from tumortwin.inference._problem import AbstractProblem, unique_names
 from tumortwin.params import get_parameter, set_parameters
 
 
@@ -157,8 +158,30 @@ class StateSpaceProblem(AbstractProblem):
 
     def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
         """Log of prior x marginal likelihood at `z`; -inf where a reading is impossible."""
-        value = self.prior.log_density(z) + jnp.sum(self._sorted(self.constrain(z)).log_evidence)
+        value = self.log_prior(z) + jnp.sum(self._sorted(self.constrain(z)).log_evidence)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        return self.prior.log_density(z)
+
+    def log_terms(self, z: Float[Array, " parameter"]) -> Float[Array, " subject"]:
+        """One term a subject: readings of one subject are no terms of their own, a hidden state joins them."""
+        return self.filtered(self.constrain(z)).log_evidence
+
+    @property
+    def term_days(self) -> np.ndarray:
+        """All of one day: the subjects have no order."""
+        return np.zeros(self.data.place.shape[0])
+
+    def term_names(self) -> tuple[str, ...]:
+        """The readings of every subject, by a checksum."""
+        rows = np.stack([np.asarray(a, float) for a in (self.data.entry, self.data.lower, self.data.upper)], axis=1)
+        starts = np.cumsum([0, *self.data.counts])
+        names = []
+        for i, place in enumerate(np.asarray(self.data.place)):
+            own = [rows[start + place] for start, count in zip(starts, self.data.counts, strict=False) if count > place]
+            names.append(f"subject {i} {zlib.crc32(np.ascontiguousarray(own).tobytes()):08x}")
+        return unique_names(names)
 
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
         return self.prior.constrain(z)

@@ -44,6 +44,20 @@ class WhitenedProblem(AbstractProblem):
     def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
         return self.problem.log_density(self.center + self.factor @ z)
 
+    def log_prior(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
+        """That of the problem, the volume of the map left out: it is one number."""
+        return self.problem.log_prior(self.center + self.factor @ z)
+
+    def log_terms(self, z: Float[Array, " parameter"]) -> Float[Array, " term"]:
+        return self.problem.log_terms(self.center + self.factor @ z)
+
+    @property
+    def term_days(self) -> np.ndarray:
+        return self.problem.term_days
+
+    def term_names(self) -> tuple[str, ...]:
+        return self.problem.term_names()
+
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
         return self.problem.constrain(self.center + self.factor @ z)
 
