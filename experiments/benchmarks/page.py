@@ -21,7 +21,8 @@ HEAD = """# Benchmarks on public data
 
 Generated from the results of the experiments (`python -m experiments.benchmarks.page`); do not edit. A section is one
 command, `tumortwin reproduce NAME`. A trivial baseline needs no mechanism. Where a published headline or our own model
-does not beat one, the sentence below the table says so.
+does not beat one, the sentence below the table says so. Sentences compare the numbers as they stand; intervals of the
+differences are in the results of each experiment.
 """
 
 
