@@ -240,6 +240,8 @@ def _flat_slope(prior: Prior, z: Array) -> tuple[Array, Array]:
 
 def contraction_statement(names: Sequence[str], z: np.ndarray) -> str:
     """In words, from draws [chain, draw, entry] of coordinates whose prior has variance 1: what the data left of it."""
+    if not names:
+        return ""
     left = np.var(z.reshape(-1, z.shape[-1]), axis=0)
     shares = {name: share for name, share in zip(names, left, strict=True)}
     sentences = []
