@@ -126,16 +126,22 @@ def pymc(root: str | None, sampler: str) -> dict[str, float]:
 
 
 def measure(who: str, root: str | None) -> dict[str, float] | str:
-    """The numbers of one program in a fresh process with an empty cache of compiled programs, or why there are none."""
-    python = sys.executable if who == "tumortwin" else os.environ.get(PEERS, sys.executable)
+    """The numbers of one program, or why there are none."""
+    given = [] if root is None else [root]
+    if who == "tumortwin":
+        return alone("population", [who, *given])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as table:
+        json.dump([np.asarray(a).tolist() for a in rows(root)], table)
+        table.flush()
+        return alone("population", [who, table.name], os.environ.get(PEERS, sys.executable))
+
+
+def alone(module: str, words: list[str], python: str = sys.executable) -> dict[str, float] | str:
+    """What a module of this folder prints in a fresh process with an empty cache of compiled programs, or its error."""
+    here = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory() as folder:
-        given = [] if root is None else [root]
-        if who != "tumortwin":
-            (table := Path(folder) / "rows.json").write_text(json.dumps([np.asarray(a).tolist() for a in rows(root)]))
-            given = [str(table)]
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": folder, "PYTENSOR_FLAGS": f"base_compiledir={folder}"}
-        command = [python, "-m", "experiments.benchmarks.population", who, *given]
-        here = Path(__file__).resolve().parents[2]
+        command = [python, "-m", f"experiments.benchmarks.{module}", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=here, check=False)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1] if done.stderr else f"exit {done.returncode}"

@@ -181,6 +181,12 @@ def populations(quick: bool) -> Iterator[Verdict]:
     yield measured("population_53_mice_divergences", found["divergences"], "1")
     yield measured("population_53_mice_animals", found["animals"], "1")
     yield measured("population_53_mice_ess_per_second", found["ess"] / found["seconds"], "1/s")
+    lesions = population.alone("lesions", [])
+    if isinstance(lesions, str):
+        raise RuntimeError(f"required: a posterior of the lesions; received: {lesions}")
+    yield at_most("population_lesions", lesions["seconds"], 120.0, "s", SOURCE)
+    yield at_least("population_lesions_least_ess", lesions["ess"], 400.0, "1", SOURCE)
+    yield measured("population_lesions_r_hat", lesions["r_hat"], "1")
     for sampler in ("pymc", "nutpie"):
         peer = population.measure(sampler, None)
         if isinstance(peer, str):
