@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-VERB = re.compile(r"(?<![\w./-])tumortwin(?: -m)? ([a-z]{3,})\b(?! *\|)")
+VERB = re.compile(r"(?<!from )(?<![\w./-])tumortwin(?: -m)? ([a-z]{3,})\b(?! *\|)")
 OUTSIDE = ("http://", "https://", "mailto:")
 COMPARED = 1e-3  # relative, of a gradient with a central difference of a float32 field
 

@@ -20,6 +20,7 @@ from tumortwin.io._table_schema import SCHEMA_KEYS, TableSchema, known_keys, sch
 from tumortwin.io._tables import read_table
 
 PLACE_KEYS = ("label", "folder", "file", "courses")
+OWN = "own"  # the choice of `table` that asks for a declaration: no layout
 _COURSE = re.compile(r"(?P<kind>[cr])\d*_days")
 _COURSES = {"c": "temozolomide", "r": "radiotherapy"}
 
@@ -38,7 +39,7 @@ class TableLayout:
 
 def table_layouts() -> list[str]:
     """The names of the layouts that ship with the package."""
-    return sorted(path.stem for path in shipped("configs").glob("table/*.yaml"))
+    return sorted(path.stem for path in shipped("configs").glob("table/*.yaml") if path.stem != OWN)
 
 
 def table_layout(name: str | os.PathLike[str]) -> TableLayout:
