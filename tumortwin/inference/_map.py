@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._correlation import reweight
-from tumortwin.inference._linearize import STEP, linearize
+from tumortwin.inference._linearize import STEP, Linearization, linearize
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import AbstractProblem, Problem
@@ -28,6 +28,8 @@ NATS_OF_ROOM = 50.0
 SETTLED = 0.05
 # Of the prior, to show beside the point.
 PRIOR_DRAWS = 1000
+
+Fit = tuple[Linearization, Array, Array]
 
 
 class MapCalibrator(AbstractCalibrator):
@@ -75,6 +77,10 @@ class MapCalibrator(AbstractCalibrator):
             "starts": np.asarray(jnp.stack(points)),
             "objectives": np.full(self.starts, np.nan),
             "z": np.asarray(points[0]),
+            "information": np.full((problem.prior.size, problem.prior.size), np.nan),
+            "curvature": np.full(problem.prior.size, np.nan),
+            "gradient": np.full(problem.prior.size, np.nan),
+            "log_density": np.asarray(np.nan),
             "weights": np.asarray(problem.weights),
             "correlation_volume": np.full(len(problem.data), np.nan),
             "round": np.asarray(0),
@@ -144,7 +150,7 @@ class MapCalibrator(AbstractCalibrator):
     def _first_round(self, problem: Problem, state: State, index: int) -> State:
         fit = self._solve(problem, jnp.asarray(state["starts"][index]), True)
         objectives = state["objectives"].copy()
-        objective = float(fit[1])
+        objective = -float(fit[0].log_density)
         objectives[index] = objective if np.isfinite(objective) else np.inf
         best = objectives[index] <= np.nanmin(objectives)
         record = _record(fit, state["steps"])
@@ -152,14 +158,22 @@ class MapCalibrator(AbstractCalibrator):
             record = {"steps": record["steps"]}
         return {**state, **record, "objectives": objectives}
 
-    def _solve(self, problem: Problem, start: Array, first: bool) -> tuple[Array, Array, Array, Array]:
+    def _solve(self, problem: Problem, start: Array, first: bool) -> Fit:
         damping = jnp.maximum(FIRST_DAMPING * effective_observations(problem), 1.0) if first else jnp.ones(())
         return _least_squares(problem, start, damping, self.step_size, self.tolerance, self.max_steps)
 
 
-def _record(fit: tuple[Array, Array, Array, Array], steps: np.ndarray) -> State:
-    z, _, converged, used = fit
-    return {"z": np.asarray(z), "converged": np.asarray(converged), "steps": np.asarray(steps + int(used))}
+def _record(fit: Fit, steps: np.ndarray) -> State:
+    local, converged, used = fit
+    return {
+        "z": np.asarray(local.z),
+        "information": np.asarray(local.information),
+        "curvature": np.asarray(local.curvature),
+        "gradient": np.asarray(local.gradient),
+        "log_density": np.asarray(local.log_density),
+        "converged": np.asarray(converged),
+        "steps": np.asarray(steps + int(used)),
+    }
 
 
 def compressed_residuals(
@@ -185,32 +199,32 @@ def compressed_residuals(
 @eqx.filter_jit
 def _least_squares(
     problem: Problem, start: Array, damping: Array, step: float, tolerance: float, max_steps: int
-) -> tuple[Array, Array, Array, Array]:
-    """MAP from `start`: point, loss, whether Optimistix converged, steps taken."""
+) -> Fit:
+    """MAP from `start`: the problem around it, whether Optimistix converged, steps taken."""
     arrays, rest = eqx.partition(problem, eqx.is_array)
     offset = _offset(problem)
 
-    def expand(z: Array, arrays: Problem, offset: Array, damping: Array) -> tuple[Array, Array, Array]:
-        local = linearize(eqx.combine(arrays, rest), z, step=step, observed=True)
-        hessian = local.information + jnp.diag(jnp.maximum(local.curvature, LEAST_CURVATURE))
+    def expand(z: Array, arrays: Problem, offset: Array, damping: Array) -> tuple[Array, Array, Linearization]:
+        local = linearize(eqx.combine(arrays, rest), z, step=step)
+        hessian = local.observed + jnp.diag(jnp.maximum(local.curvature, LEAST_CURVATURE))
         rho, jacobian = compressed_residuals(-local.log_density, -local.gradient, hessian, offset, tolerance)
-        return rho / jnp.sqrt(damping), jacobian / jnp.sqrt(damping), -local.log_density
+        return rho / jnp.sqrt(damping), jacobian / jnp.sqrt(damping), local
 
     @jax.custom_jvp
-    def compressed(z: Array, args: tuple[Problem, Array, Array]) -> tuple[Array, Array]:
-        rho, _, loss = expand(z, *args)
-        return rho, loss
+    def compressed(z: Array, args: tuple[Problem, Array, Array]) -> tuple[Array, Linearization]:
+        rho, _, local = expand(z, *args)
+        return rho, local
 
     @compressed.defjvp
-    def _rule(primals: tuple, tangents: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        rho, jacobian, loss = expand(primals[0], *primals[1])
-        return (rho, loss), (jacobian @ tangents[0], jnp.zeros_like(loss))
+    def _rule(primals: tuple, tangents: tuple) -> tuple[tuple[Array, Linearization], tuple[Array, Linearization]]:
+        rho, jacobian, local = expand(primals[0], *primals[1])
+        return (rho, local), (jacobian @ tangents[0], jax.tree.map(jnp.zeros_like, local))
 
     solver = optx.LevenbergMarquardt(rtol=CAUCHY_TOLERANCE, atol=CAUCHY_TOLERANCE)
     args = (arrays, offset, damping)
     solution = optx.least_squares(compressed, solver, start, args, has_aux=True, max_steps=max_steps, throw=False)
     converged = solution.result == optx.RESULTS.successful
-    return solution.value, solution.aux, converged, solution.stats["num_steps"]
+    return solution.aux, converged, solution.stats["num_steps"]
 
 
 def _offset(problem: Problem) -> Array:

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from tumortwin.inference._identifiability import Identifiability, identifiability_report
-from tumortwin.inference._linearize import expected_linearization
+from tumortwin.inference._linearize import compiled_linearization
 from tumortwin.inference._problem import Problem
 
 # A direction is called unidentified when the data say less of it than a prior of unit spread does.
@@ -123,7 +123,7 @@ def fisher_information(
 
     Reference: Rothenberg (1971), Econometrica 39:577; Gutenkunst et al. (2007), PLOS Comput. Biol. 3:e189 (sloppiness).
     """
-    information = np.asarray(expected_linearization(problem, jnp.asarray(z)).information)
+    information = np.asarray(compiled_linearization(problem, jnp.asarray(z)).information)
     eigenvalues, vectors = np.linalg.eigh(information)
     positive = eigenvalues > np.finfo(float).eps * max(float(eigenvalues[-1]), 1.0) * len(eigenvalues)
     squares = vectors**2
@@ -141,7 +141,7 @@ def fisher_information(
 
 def fisher_identifiability(problem: Problem, z: Float[np.ndarray, " parameter"]) -> Identifiability:
     """`identifiability_report` of the information and the prior's curvature at `z`: in words, before any sampling."""
-    found = expected_linearization(problem, jnp.asarray(z))
+    found = compiled_linearization(problem, jnp.asarray(z))
     return identifiability_report(problem, np.asarray(z), np.asarray(found.information), np.asarray(found.curvature))
 
 

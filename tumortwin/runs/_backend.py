@@ -6,6 +6,7 @@ from typing import Any
 
 _VECTOR_WIDTH = "--xla_cpu_prefer_vector_width=512"
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
+_CHECKS = "EQX_ON_ERROR"
 _MIN_COMPILE_SECONDS = 0.3
 
 
@@ -13,11 +14,16 @@ def configure_environment(cache: str | os.PathLike[str]) -> None:
     """What has to stand in the environment before JAX starts; child processes inherit it.
 
     512-bit vectors are worth 17 % on the stencil. A cache folder already in JAX_COMPILATION_CACHE_DIR wins.
+
+    The checks inside Diffrax's and Optimistix's compiled programs (times in order, and such) call back into Python to
+    raise, and a program that does is never cached: every run would compile its solves again. With EQX_ON_ERROR=nan they
+    return NaN instead, which a `Trajectory` counts as a failed solve. Set it to `raise` to find out what failed.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_prefer_vector_width" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_VECTOR_WIDTH}".strip()
     os.environ.setdefault(_CACHE, str(cache))
+    os.environ.setdefault(_CHECKS, "nan")
 
 
 def configure_backend(*, x64: bool = True) -> None:
