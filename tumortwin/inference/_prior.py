@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
 from numpyro.distributions.transforms import Transform
 
 from tumortwin._types import ScalarLike
+from tumortwin.inference._ordered import Ordered
 
 Values = dict[str, Array]
 NEWTON_STEPS = 200
@@ -34,7 +35,7 @@ class Prior(eqx.Module):
     **Raises:** `ValueError` for a distribution that is not continuous, not univariate, or has no interior mode in `t`.
     """
 
-    distributions: dict[str, Distribution]
+    ordered: dict[str, Ordered]
     center: Values
     scale: Values
     families: tuple["_Family", ...]
@@ -42,7 +43,7 @@ class Prior(eqx.Module):
     def __init__(self, distributions: Mapping[str, Distribution]) -> None:
         if not distributions:
             raise ValueError("required: a prior for at least one parameter path; received: none")
-        self.distributions, self.center, self.scale = {}, {}, {}
+        self.ordered, self.center, self.scale = {}, {}, {}
         for path in sorted(distributions):
             entry = distributions[path]
             if not isinstance(entry, Distribution) or entry.event_shape or _is_discrete(entry):
@@ -51,24 +52,29 @@ class Prior(eqx.Module):
                     "try: `.expand([n])` for a vector of independent entries"
                 )
             entry = jax.tree.map(jnp.asarray, entry)
-            center, scale = _mode_and_scale(entry)
+            center, scale = _mode_and_scale(Ordered.of(entry))
             if not (np.isfinite(center).all() and np.isfinite(scale).all()):
                 raise ValueError(
                     f"required: a prior of {path!r} with a mode in unconstrained space; "
                     f"received: {distributions[path]!r}"
                 )
-            self.distributions[path], self.center[path], self.scale[path] = entry, center, scale
-        self.families = _families(self.distributions)
+            self.ordered[path], self.center[path], self.scale[path] = Ordered.of(entry), center, scale
+        self.families = _families(self.ordered)
+
+    @property
+    def distributions(self) -> dict[str, Distribution]:
+        """The distribution of every path."""
+        return {path: entry.distribution for path, entry in self.ordered.items()}
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The parameter paths in the order of `z`."""
-        return tuple(sorted(self.distributions))
+        return tuple(sorted(self.ordered))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter; `()` for a scalar."""
-        return {path: self.distributions[path].batch_shape for path in self.paths}
+        return {path: self.ordered[path].distribution.batch_shape for path in self.paths}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,13 +122,13 @@ class Prior(eqx.Module):
         """
         found = {}
         for path in self.paths:
-            entry = self.distributions[path]
+            entry = self.ordered[path].distribution
             single = entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
             try:
                 found[path] = jnp.broadcast_to(single.icdf(jnp.asarray(level)), self.shapes[path])
             except NotImplementedError as error:
                 raise ValueError(
-                    f"required: a prior of {path!r} with a quantile function; received: {self.distributions[path]!r}"
+                    f"required: a prior of {path!r} with a quantile function; received: {entry!r}"
                 ) from error
         return found
 
@@ -131,13 +137,13 @@ class Prior(eqx.Module):
         keys, found = dict(zip(self.paths, jax.random.split(key, len(self.paths)), strict=True)), {}
         for family in self.families:
             of_family = jax.vmap(lambda k: jax.random.split(k, prod(shape)))(jnp.stack([keys[p] for p in family.paths]))
-            draws = jax.vmap(lambda entry, ks: jax.vmap(entry.sample)(ks))(family.stacked, of_family)
+            draws = jax.vmap(lambda entry, ks: jax.vmap(entry.distribution.sample)(ks))(family.stacked, of_family)
             for path, drawn in zip(family.paths, draws, strict=True):
                 found[path] = jnp.asarray(drawn).reshape(shape + self.shapes[path])
         return {path: found[path] for path in self.paths}
 
     def _transform(self, path: str) -> Transform:
-        return biject_to(self.distributions[path].support)
+        return biject_to(self.ordered[path].distribution.support)
 
     def _unpack(self, z: Float[Array, " parameter"]) -> Values:
         parts, start = {}, 0
@@ -156,7 +162,8 @@ class Prior(eqx.Module):
         unpacked, found = self._unpack(z), {}
         for family in self.families:
             t = jnp.stack([unpacked[path] for path in family.paths])
-            found.update(zip(family.paths, jax.vmap(function)(family.stacked, t), strict=True))
+            of_family = jax.vmap(lambda entry, x: function(entry.distribution, x))(family.stacked, t)
+            found.update(zip(family.paths, of_family, strict=True))
         return {path: found[path] for path in self.paths}
 
 
@@ -164,10 +171,10 @@ class _Family(eqx.Module):
     """Distributions of one kind and shape, stacked: one expression for all of them, and one to compile."""
 
     paths: tuple[str, ...] = eqx.field(static=True)
-    stacked: Distribution
+    stacked: Ordered
 
 
-def _families(distributions: Mapping[str, Distribution]) -> tuple[_Family, ...]:
+def _families(distributions: Mapping[str, Ordered]) -> tuple[_Family, ...]:
     members: dict[Any, list[str]] = {}
     for path, entry in distributions.items():
         leaves, kind = jax.tree.flatten(entry)
@@ -200,8 +207,9 @@ def _potential(entry: Distribution, t: Array) -> Array:
 
 
 @eqx.filter_jit
-def _mode_and_scale(entry: Distribution) -> tuple[Array, Array]:
+def _mode_and_scale(ordered: Ordered) -> tuple[Array, Array]:
     """Mode of `phi` by damped Newton steps, and `phi''^{-1/2}` there."""
+    entry = ordered.distribution
 
     def derivatives(t: Array) -> tuple[Array, Array]:
         gradient = jax.grad(lambda value: jnp.sum(_potential(entry, value)))
