@@ -76,7 +76,7 @@ def ours(root: str | None) -> dict[str, float]:
     )
     sampler = NutsCalibrator(
         laplace=None, dense=True, chains=CHAINS, warmup=WARMUP, draws=DRAWS, chunk=1000, accept=ACCEPT, threads=2,
-        tree_depth=10,
+        tree_depth=10, warmup_tree_depth=5,
     )  # fmt: skip
     found = calibrate(problem, sampler, key=jax.random.key(0)).diagnostics
     seconds = time.perf_counter() - start

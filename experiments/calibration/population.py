@@ -33,7 +33,16 @@ JUDGED = (
 """The parameters whose ranks are judged."""
 
 SAMPLER = NutsCalibrator(
-    laplace=None, dense=True, chains=2, warmup=200, draws=250, chunk=450, vectorized=True, accept=0.85, tree_depth=8
+    laplace=None,
+    dense=True,
+    chains=2,
+    warmup=200,
+    draws=250,
+    chunk=450,
+    vectorized=True,
+    accept=0.85,
+    tree_depth=8,
+    warmup_tree_depth=5,
 )
 
 # The first truth that is wrong: logistic growth; medians, log-sd between populations and between animals. The logistic

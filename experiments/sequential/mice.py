@@ -1,5 +1,6 @@
 """One population of mice, by every calibrator: what agrees with NUTS, and what a start by Pathfinder saves."""
 
+import dataclasses
 import time
 
 import jax.numpy as jnp
@@ -34,16 +35,12 @@ PATHS = [
     "residual.cv",
 ]
 LONG, SHORT = 600, 200
-NUTS = NutsCalibrator(
-    laplace=None, dense=True, warmup=LONG, draws=600, chunk=200, chains=4, vectorized=True, tree_depth=8
+COMMON = NutsCalibrator(
+    laplace=None, dense=True, draws=600, chunk=200, vectorized=True, tree_depth=8, warmup_tree_depth=5
 )
-STARTED = NutsCalibrator(
-    laplace=None, dense=True, warmup=SHORT, draws=600, chunk=200, chains=4, vectorized=True, tree_depth=8,
-    start=PathfinderCalibrator(),
-)  # fmt: skip
-UNSTARTED = NutsCalibrator(
-    laplace=None, dense=True, warmup=SHORT, draws=600, chunk=200, chains=4, vectorized=True, tree_depth=8
-)
+NUTS = dataclasses.replace(COMMON, warmup=LONG)
+STARTED = dataclasses.replace(COMMON, warmup=SHORT, start=PathfinderCalibrator())
+UNSTARTED = dataclasses.replace(COMMON, warmup=SHORT)
 SMC = SmcCalibrator(particles=400, kernel="hmc", leapfrog=8, sweeps=40)
 SVI = SviCalibrator(rank=10, steps=3000, chunk=500)
 

@@ -64,6 +64,20 @@ def test_every_calibrator_finds_the_closed_form(calibrator):
         assert posterior.diagnostics["r_hat"] < 1.02 and posterior.diagnostics["divergences"] == 0
 
 
+def test_trees_of_the_warmup_have_a_depth_of_their_own():
+    sampler = NutsCalibrator(
+        laplace=None, chains=2, warmup=60, draws=60, chunk=60, accept=0.99, tree_depth=6, warmup_tree_depth=2
+    )
+    problem = linear.problem()
+    state = sampler.init(problem, key=jax.random.key(0))
+    while not sampler.terminate(problem, state):
+        state = sampler.step(problem, state)
+    warmup, kept = state["chain_gradients"][:, :60], state["chain_gradients"][:, 60:]
+    assert warmup.max() == 3 and kept.max() > 3
+    with pytest.raises(ValueError, match="depth 1 or more"):
+        NutsCalibrator(warmup_tree_depth=0)
+
+
 def test_the_map_is_the_mode_to_the_tolerance_and_is_found_in_few_solves():
     problem = linear.problem()
     mean, covariance = linear.exact(problem)
