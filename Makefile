@@ -41,7 +41,7 @@ endif
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/tumortwin reproduce benchmarks

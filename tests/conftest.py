@@ -1,8 +1,14 @@
-"""Strict numerics for every test: 64-bit, no silent rank promotion; warnings are errors (pyproject.toml)."""
+"""Strict numerics for every test: 64-bit, no silent rank promotion; warnings are errors (pyproject.toml).
+
+What is compiled is kept in `.pytest_cache`, in a folder for each worker (JAX writes its entries in place: another worker
+could read half of one).
+"""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("EQX_ON_ERROR", "nan")  # as in a run: a program that calls back into Python is not kept
 if "xla_cpu_prefer_vector_width" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_prefer_vector_width=512".strip()
 
@@ -11,6 +17,10 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "programs" / WORKER
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
