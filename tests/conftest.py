@@ -1,7 +1,7 @@
 """Strict numerics for every test: 64-bit, no silent rank promotion; warnings are errors (pyproject.toml).
 
 What is compiled is kept in `.pytest_cache`, in a folder for each worker (JAX writes its entries in place: another
-could read half of one).
+worker could read half of one).
 """
 
 import os
