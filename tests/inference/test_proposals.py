@@ -1,12 +1,14 @@
 """Refitted proposals against the moments of a known target, and the parts that many rows share a program through."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from tumortwin._chunks import in_chunks
+from tumortwin._chunks import _cores, in_chunks, side_by_side
 from tumortwin.inference import Prior, truncated_log_normal
 from tumortwin.inference._prior import _potential
 from tumortwin.inference._student import refitted, student_draws, student_log_density
@@ -127,3 +129,27 @@ def test_chunks_join_to_the_whole(rows):
     found = in_chunks(double, tree, 8)
     np.testing.assert_array_equal(found["x"], 2 * np.arange(rows))
     assert found["y"].shape == (rows, 2) and set(sizes) == {8}
+
+
+def test_calls_side_by_side_keep_their_order_and_do_run_at_once():
+    meeting = threading.Barrier(2, timeout=20)
+    jitted = jax.jit(lambda x: 2.0 * x)
+
+    def call(part):
+        if part in (1, 2) and _cores() > 1:
+            meeting.wait()  # only two that run at once get past
+        return {"twice": jitted(jnp.asarray(float(part)))}
+
+    found = side_by_side(call, range(5))
+    assert [float(one["twice"]) for one in found] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert all(isinstance(one["twice"], np.ndarray) for one in found)
+
+
+def test_an_error_in_a_call_is_raised():
+    def call(part):
+        if part == 3:
+            raise FloatingPointError("the fourth")
+        return jnp.asarray(part)
+
+    with pytest.raises(FloatingPointError, match="the fourth"):
+        side_by_side(call, range(5))

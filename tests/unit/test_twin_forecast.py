@@ -64,6 +64,35 @@ def found(still):
     return forecast(still, posterior, DAYS, n_draws=400, chunk=200, key=jax.random.key(0))
 
 
+class Scaled(eqx.Module):
+    """A solve that returns one field times one plus the growth rate."""
+
+    field: Array
+
+    def __call__(self, model, days):
+        scale = 1.0 + model.mechanisms["proliferation"].rate.astype(self.field.dtype)
+        return jnp.stack([self.field * scale] * len(days))
+
+
+def test_mean_and_spread_over_chunks_are_those_of_all_draws_together(problem, still):
+    """However the draws are dealt out; against NumPy's mean and sd."""
+    scaled = eqx.tree_at(lambda p: p.solve, problem, Scaled(still.solve.field / 4.0))
+    posterior = known_posterior(scaled, 30)
+    rates = np.linspace(0.0, 2.0, 30)
+    draws = {**posterior.draws, "mechanisms.proliferation.rate": rates[None]}
+    posterior = dataclasses.replace(posterior, draws=draws)
+    few, all_at_once = (
+        forecast(scaled, posterior, DAYS, n_draws=30, chunk=chunk, key=jax.random.key(0)) for chunk in (3, 30)
+    )
+    field = np.asarray(scaled.solve.field, float)
+    used = 1.0 + np.asarray(few.draws["mechanisms.proliferation.rate"], float)
+    np.testing.assert_allclose(few.mean[0], used.mean() * field, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(few.sd[0], used.std() * field, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(few.sd, all_at_once.sd, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(few.p_tumor, all_at_once.p_tumor, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(few.mass, all_at_once.mass)
+
+
 def test_volumes_of_a_known_density(still, found):
     """Volume above the threshold 4/3 pi R^3; outlined on average 4/3 pi (R^3 + 3 R s^2), s = width x length."""
     sphere = 4.0 / 3.0 * np.pi

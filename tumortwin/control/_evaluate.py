@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from tumortwin._chunks import in_chunks
+from tumortwin._chunks import in_chunks, side_by_side
 from tumortwin.control._objective import AbstractObjective, Curve
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._risk import AbstractRisk
@@ -61,12 +61,18 @@ def risk_gradient(
     bare = problem.with_constraints(()).with_draws(None)
     values = losses(problem, variables)[0] if known is None else known
     value, shares = _shares(problem.risk, values, problem.weights)
-    total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), variables)
-    for row, share in enumerate(np.asarray(shares)):
-        if share != 0.0:
-            draw = jax.tree.map(lambda leaf, row=row: jnp.asarray(np.asarray(leaf)[row]), problem.draws)
-            gradient = _loss_gradient(bare, variables, draw)
-            total = jax.tree.map(lambda t, g, share=share: t + share * np.asarray(g), total, gradient)
+    shares = np.asarray(shares)
+    tail = [int(row) for row in np.flatnonzero(shares)]
+
+    def gradient_of(row: int) -> PlanVariables:
+        return _loss_gradient(bare, variables, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[row]), draws))
+
+    draws = problem.draws
+    gradients = side_by_side(gradient_of, tail)
+    zero = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), variables)
+    total = jax.tree.map(
+        lambda start, *each: start + sum(shares[r] * g for r, g in zip(tail, each, strict=True)), zero, *gradients
+    )
     return float(value), jax.tree.map(jnp.asarray, total)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tumortwin.inference._prior import Prior
+from tumortwin.inference._prior import Prior, Values, prior_draws
 from tumortwin.inference._problem import Problem
 
 # Marginal share of the prior variance that is left; below: identified, above WEAK: prior-driven.
@@ -84,7 +84,8 @@ def identifiability_of_draws(
     Where a posterior is skewed, or bends away from its mode, the curvature there says too little or too much: of a
     tail ratio it left 83 % of the prior's sd, the draws 45 %.
     """
-    before = np.asarray(_prior_coordinates(problem.prior, key))
+    drawn = {path: jnp.asarray(value[0]) for path, value in prior_draws(problem.prior, PRIOR_DRAWS, key=key).items()}
+    before = np.asarray(_coordinates(problem.prior, drawn))
     root = 1 / before.std(axis=0)
     share = weights / weights.sum()
     apart = (np.asarray(z) - (share @ z)[None]) * root[None]
@@ -92,8 +93,8 @@ def identifiability_of_draws(
 
 
 @eqx.filter_jit
-def _prior_coordinates(prior: Prior, key: Array) -> Array:
-    return jax.vmap(prior.unconstrain)(prior.sample((PRIOR_DRAWS,), key=key))
+def _coordinates(prior: Prior, values: Values) -> Array:
+    return jax.vmap(prior.unconstrain)(values)
 
 
 def _report(problem: Problem, z: np.ndarray, covariance: np.ndarray, root: np.ndarray) -> Identifiability:

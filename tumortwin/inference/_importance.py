@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from tumortwin._chunks import in_chunks
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._identifiability import identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
@@ -14,6 +15,8 @@ from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import AbstractProblem, Problem, log_density_batch
 from tumortwin.inference._student import mixture_log_density, refitted, student_draws
 
+# Few enough that the calls, several at a time, end together.
+DRAWS_A_CALL = 13
 # After a refit, the largest move of a mean (in sds) or an sd (relative) by the last third of the draws that counts as
 # none.
 LARGEST_MOVE = 0.1
@@ -74,7 +77,7 @@ class PsisCalibrator(AbstractCalibrator):
         drawn = state["draws"].shape[0]
         key = jax.random.fold_in(child_key(state_key(state), "importance"), drawn // self.chunk)
         z = student_draws(state["means"][-1], state["factors"][-1], self._degrees(state), self.chunk, key=key)
-        target = np.asarray(log_density_batch(current, jnp.asarray(z)))
+        target = np.asarray(in_chunks(lambda rows: log_density_batch(current, rows), z, DRAWS_A_CALL))
         state = {**state, "draws": np.concatenate([state["draws"], z])}
         state["targets"] = np.concatenate([state["targets"], target])
         return self._judge(state) if (drawn + self.chunk) % self.batch == 0 else state

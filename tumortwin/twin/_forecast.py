@@ -1,7 +1,9 @@
 """From a posterior to what is expected: volumes with intervals, maps of mean, spread and P(tumor)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from tumortwin._chunks import MOST_AT_ONCE, side_by_side
 from tumortwin.geometry import Grid, smaller_difference
 from tumortwin.inference import Posterior, Problem
 from tumortwin.metrics import quantile
@@ -71,6 +74,21 @@ class _Sums(eqx.Module):
     square: Array
     outlined: dict[str, Array]
 
+    def and_more(self, more: "_Sums") -> "_Sums":
+        """With the draws of `more`, whose differences are from a reference of its own.
+
+        $$ \\sum (x - a) = \\sum (x - b) + n (b - a), \\qquad
+           \\sum (x - a)^2 = \\sum (x - b)^2 + 2 (b - a) \\sum (x - b) + n (b - a)^2 $$
+        """
+        step = more.reference - self.reference
+        return _Sums(
+            self.count + more.count,
+            self.reference,
+            self.difference + more.difference + more.count * step,
+            self.square + more.square + 2 * step * more.difference + more.count * step**2,
+            {channel: share + more.outlined[channel] for channel, share in self.outlined.items()},
+        )
+
 
 def forecast(
     problem: Problem,
@@ -104,14 +122,22 @@ def forecast(
         draws = completed(problem, draws, problem.solve.schedule, key=draw_key)
     asked, names = tuple(float(d) for d in days), tuple(channels)
     shifts = _shifts(problem, names, (n_draws, len(asked)), key=shift_key)
-    sums, collected = _no_sums(problem, len(asked), names), []
-    for start in range(0, n_draws, chunk):
-        part = {path: jnp.asarray(value[start : start + chunk]) for path, value in draws.items()}
-        moved = {channel: jnp.asarray(value[start : start + chunk]) for channel, value in shifts.items()}
-        sums, found = _solve_chunk(problem, sums, (part, moved), asked, names)
-        collected.append(jax.tree.map(np.asarray, found))
+
+    def solved(rows: slice) -> tuple[_Sums, Any]:
+        part = {path: jnp.asarray(value[rows]) for path, value in draws.items()}
+        moved = {channel: jnp.asarray(value[rows]) for channel, value in shifts.items()}
+        return _solve_chunk(problem, (part, moved), asked, names)
+
+    chunks = [slice(start, min(start + chunk, n_draws)) for start in range(0, n_draws, chunk)]
+    every, collected = [], []
+    for group in (chunks[i : i + MOST_AT_ONCE] for i in range(0, len(chunks), MOST_AT_ONCE)):
+        found = side_by_side(solved, group)
+        parts = [jax.tree.map(jnp.asarray, sums) for sums, _ in found]
+        every = [functools.reduce(_Sums.and_more, [*every, *parts])]
+        collected += [numbers for _, numbers in found]
         if progress is not None:
-            progress("forecast", min(start + chunk, n_draws), n_draws)
+            progress("forecast", group[-1].stop, n_draws)
+    sums = every[0]
     volumes, outlined, shifted, spreads, mass, growth = jax.tree.map(lambda *leaves: np.concatenate(leaves), *collected)
     failed = int((~np.isfinite([mass, *volumes.values(), *shifted.values()])).any(axis=(0, 2)).sum())
     if failed:
@@ -171,12 +197,11 @@ def _shifts(problem: Problem, channels: Sequence[str], shape: tuple[int, int], *
 @eqx.filter_jit
 def _solve_chunk(
     problem: Problem,
-    sums: _Sums,
     draws: tuple[dict[str, Array], dict[str, Array]],
     days: tuple[float, ...],
     channels: tuple[str, ...],
 ):
-    """Running sums after a chunk of draws, and the numbers of every draw."""
+    """The sums over a chunk of draws, and the numbers of every draw."""
     cell = problem.model.tissue.grid.cell_volume
     inside = problem.model.tissue.domain.mask
     axes = (1, 2, 3)
@@ -207,7 +232,7 @@ def _solve_chunk(
         growth = jnp.sum(density * rate[None], axis=axes) / total
         return carry, (volumes, means, shifted, spreads, total * cell, growth)
 
-    return jax.lax.scan(one, sums, draws)
+    return jax.lax.scan(one, _no_sums(problem, len(days), channels), draws)
 
 
 def _share_above(level: Float[Array, "day x y z"]) -> Float[Array, "day x y z"]:

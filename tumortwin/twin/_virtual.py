@@ -183,13 +183,10 @@ def _grow(
     """The density at the first visit: from a seed until the T1Gd volume first exceeds `wanted` [mm^3]."""
     look_every = 30.0
     center = jnp.asarray(_nearest_white(tissue), float)
-    density: Array | np.ndarray | None = None
-    model = _model(tissue, rate, truth, GaussianSeed(center, jnp.asarray(0.6), jnp.asarray(2.5)))
+    density = GaussianSeed(center, jnp.asarray(0.6), jnp.asarray(2.5)).state(tissue).density
     threshold = truth["t1gd_threshold"]
     for _ in range(int(tumor.longest_growth / look_every)):
-        if density is not None:
-            model = eqx.tree_at(lambda m: m.initial, model, GivenDensity(jnp.asarray(density)))
-        series = np.asarray(_advance(model, look_every))
+        series = np.asarray(_advance(_model(tissue, rate, truth, GivenDensity(jnp.asarray(density))), look_every))
         volumes = (series > threshold).sum(axis=(1, 2, 3)) * local.cell_volume
         reached = np.flatnonzero(volumes >= wanted)
         if reached.size:
