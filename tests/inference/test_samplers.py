@@ -1,5 +1,7 @@
 """SMC against a posterior and an evidence in closed form; what particles refuse; terms of every kind of problem."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,13 @@ import linear_case as linear
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from normal_case import PATHS, Killed, agrees, line
+from normal_case import PATHS, Killed, Regression, agrees, line
 
 from tumortwin.inference import (
     LaplaceCalibrator,
     MapCalibrator,
     Measurements,
+    NutsCalibrator,
     PathfinderCalibrator,
     PopulationProblem,
     PsisCalibrator,
@@ -148,3 +151,28 @@ def test_settings_that_mean_nothing_are_refused():
     ):
         with pytest.raises(ValueError, match=word):
             build()
+
+
+class Half(Regression):
+    """Fails (no density) where the slope is below its prior mean."""
+
+    def log_terms(self, z: jax.Array) -> jax.Array:
+        return jnp.where(z[1] > 0, super().log_terms(z), jnp.nan)
+
+
+def test_no_chain_starts_where_the_model_fails():
+    """Half of the prior fails; the data are far inside the other half, so the posterior is the closed form."""
+    whole = line(days=(0.0, 0.5, 1.0, 2.5, 3.0, 4.0))
+    values = whole.rows @ (whole.mean + whole.spread * jnp.asarray([0.3, 1.5]))
+    fields = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+    half = Half(**{**fields, "values": values})
+    exact, spread = half.exact()
+    away = (exact[1] - float(whole.mean[1])) / np.sqrt(spread[1, 1])
+    assert away > 4  # of a sd: hardly any posterior mass is cut off
+    nuts = NutsCalibrator(laplace=None, chains=8, warmup=200, draws=200, chunk=200, tree_depth=6)
+    posterior = calibrate(half, nuts, key=jax.random.key(3))
+    assert posterior.diagnostics["divergences"] <= 16 and posterior.diagnostics["r_hat"] < 1.05
+    agrees(posterior, half.exact())
+    nowhere = eqx.tree_at(lambda p: p.values, whole, jnp.full(6, jnp.nan))
+    with pytest.raises(FloatingPointError, match="0 of 8 chains after 100 points each"):
+        calibrate(nowhere, nuts, key=jax.random.key(0))

@@ -20,6 +20,8 @@ from tumortwin.inference._problem import AbstractProblem, Problem
 
 LEAF = "kernel_"
 HALFWAY = 0.5
+# Points tried for every chain until one has a finite density and gradient: a chain on an impossible one never moves.
+ATTEMPTS = 100
 Space: TypeAlias = tuple[Any, Array, Array]
 """Problem, `m`, `L` (a matrix, or a vector: its diagonal)."""
 
@@ -155,20 +157,40 @@ class NutsCalibrator(AbstractCalibrator):
         return _Said(self.laplace.diagnostics(spatial, state), report.statement, info)
 
     def _first(self, space: "Space", state: State) -> State:
-        size, metric = space[1].shape[0], None
         key = child_key(state_key(state), "nuts")
-        if self.start is not None:
-            found, covariance = self.start.starts(state, self.chains, key=child_key(key, "starts"))
-            points, metric = jnp.asarray(found), jnp.asarray(covariance if self.dense else np.diag(covariance))
-        elif self.laplace is None:
-            points = HALFWAY * _prior_points(space[0], self.chains, child_key(key, "starts"))
+        chain_keys = jax.random.split(child_key(key, "chains"), self.chains)
+        states: dict[int, Any] = {}
+        for attempt in range(ATTEMPTS):
+            starts_key = child_key(key, "starts")
+            points, metric = self._points(
+                space, state, jax.random.fold_in(starts_key, attempt) if attempt else starts_key
+            )
+            for chain in (c for c in range(self.chains) if c not in states):
+                found = _first_state(self, space, points[chain], chain_keys[chain], metric)
+                if np.isfinite(found.potential_energy) and np.isfinite(found.z_grad).all():
+                    states[chain] = found
+            if len(states) == self.chains:
+                break
         else:
-            points = jax.random.normal(child_key(key, "starts"), (self.chains, size))
-        keys = jax.random.split(child_key(key, "chains"), self.chains)
-        states = [_first_state(self, space, *one, metric) for one in zip(points, keys, strict=True)]
+            raise FloatingPointError(
+                f"required: a point with a finite log density and gradient to start every chain from; received: "
+                f"{len(states)} of {self.chains} chains after {ATTEMPTS} points each; try: a prior that keeps away "
+                "from where the model fails, or the calibrator nuts_from_pathfinder"
+            )
         empty = np.zeros((self.chains, 0))
         fields = {f"chain_{name}": empty for name in ("log_density", "diverging", "gradients", "step_size")}
-        return {**fields, "chain_z": np.zeros((self.chains, 0, size)), **_to_arrays(states)}
+        size = space[1].shape[0]
+        first = _to_arrays([states[chain] for chain in range(self.chains)])
+        return {**fields, "chain_z": np.zeros((self.chains, 0, size)), **first}
+
+    def _points(self, space: "Space", state: State, key: Array) -> tuple[Array, Array | None]:
+        """Where the chains start, and the inverse mass matrix to start with (`None`: the identity)."""
+        if self.start is not None:
+            found, covariance = self.start.starts(state, self.chains, key=key)
+            return jnp.asarray(found), jnp.asarray(covariance if self.dense else np.diag(covariance))
+        if self.laplace is None:
+            return HALFWAY * _prior_points(space[0], self.chains, key), None
+        return jax.random.normal(key, (self.chains, space[1].shape[0])), None
 
     def _advance(self, space: Space, state: State) -> State:
         states = _from_arrays(self, space[1].shape[0], state)
