@@ -205,7 +205,9 @@ def _potential(entry: Distribution, t: Array) -> Array:
     """`phi(t)`, elementwise."""
     transform = biject_to(entry.support)
     value = transform(t)
-    return -jnp.asarray(entry.log_prob(value)) - transform.log_abs_det_jacobian(t, value)
+    with jax.numpy_rank_promotion("allow"):  # NumPyro's truncated distributions of a vector promote ranks
+        log_prob = jnp.asarray(entry.log_prob(value))
+    return -log_prob - transform.log_abs_det_jacobian(t, value)
 
 
 @eqx.filter_jit
