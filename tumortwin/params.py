@@ -27,9 +27,13 @@ def as_parameter(value: Any) -> Array:
     return jnp.asarray(array, dtype=jnp.result_type(array, float))
 
 
-def parameter(*, unit: str, **kwargs: Any) -> Any:
-    """An array field of an `eqx.Module` that a prior may address, with its unit in the field's metadata."""
-    return eqx.field(converter=as_parameter, metadata={"unit": unit}, **kwargs)
+def parameter(*, unit: str, negligible: float = 0.0, **kwargs: Any) -> Any:
+    """An array field of an `eqx.Module` that a prior may address, with its unit in the field's metadata.
+
+    `negligible`, for a variable of a state: an amount, in that unit, that is as good as nothing. A drug that decays
+    need not be followed to its last molecule; a few resistant cells must be (the default, 0).
+    """
+    return eqx.field(converter=as_parameter, metadata={"unit": unit, "negligible": negligible}, **kwargs)
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any, str | None]]:

@@ -22,6 +22,8 @@ class Case:
     exposures: Sequence[float] = (0.0, 0.05, 0.9)
     dose: float = 0.4
     days: float = 20.0
+    method: str = "DOP853"
+    negligible: float = 0.0
 
 
 def shrink(y: np.ndarray, dose: float) -> np.ndarray:
@@ -45,6 +47,26 @@ def persister_jump(y: np.ndarray, dose: float) -> list:
     h = dose / 8.318
     lost, turned = y[0] * (1 - np.exp(-1.4 * h)), y[2] * (1 - np.exp(-0.09 * h))
     return [y[0] - lost, y[1] + lost * 0.9 / 1.4, y[2] - turned + lost * 0.5 / 1.4, y[3] + turned]
+
+
+def leukemia(y: np.ndarray, u: float) -> list:
+    c1, c2, depot, first, second, factor, dividing, transit, white, marrow, blood = y
+    kill, excess = 7.94 * np.log(1 + c1), factor / 24.4
+    k = 1 / (1 + 0.01 * (white + blood))
+    on, off = 0.236 * excess**0.651, 0.236 * excess**0.234
+    return [
+        u / 30.0 - (67.0 + 28.7) * c1 + 12.4 * c2,
+        28.7 * c1 - 12.4 * c2,
+        -3.15 * depot,
+        3.15 * depot - 10.5 * first,
+        10.5 * (first - second),
+        (14.208 + 135.36 * 4.67) * 24.4 + 10.5 * second - (14.208 + 135.36 * (white + blood)) * factor,
+        -off * dividing + on * (1 - kill) * dividing,
+        off * (dividing - transit),
+        off * transit - 2.3765 * white,
+        (2 * 0.875 * k - 1) * 0.1 * marrow - 0.1 * kill * marrow,
+        2 * (1 - 0.875 * k) * 0.1 * marrow - 2.3 * blood,
+    ]
 
 
 def law(model: Any, growth: Callable[[float], float], **kwargs: Any) -> Case:
@@ -138,6 +160,26 @@ RATES = {
         days=900.0,
         exposures=(0.0, 1.0),
     ),
+    "turnover": Case(
+        m.TurnoverCompetition(0.4, 1e-3, 0.027, 0.02, 0.008, 0.006, 1.5, 0.9),
+        lambda y, u: [
+            (0.027 * (1 - y.sum() / 0.9) * (1 - 1.5 * u) - 0.008) * y[0],
+            (0.02 * (1 - y.sum() / 0.9) - 0.006) * y[1],
+        ],
+        shrink,
+        days=900.0,
+        exposures=(0.0, 1.0),
+    ),
+    "leukemia": Case(
+        m.LeukemiaMyelosuppression(),
+        leukemia,
+        lambda y, dose: [*y[:2], y[2] + 1000.0 * dose / 14.5, *y[3:]],
+        dose=100.0,
+        days=14.0,
+        exposures=(0.0, 300.0),
+        method="Radau",
+        negligible=1e-7,
+    ),
     "three populations": Case(
         m.LotkaVolterra([5.0, 40.0, 1e-3], _R, _K, _A, _E, [1.0, 1.0, 0.5]),
         lambda y, u: _R * y * (1 - _A @ y / (_K * (1 - _E * u))),
@@ -215,7 +257,7 @@ def integrate(case: Case, y: Any, duration: float, exposure: float) -> np.ndarra
     if duration == 0.0:
         return np.asarray(y, float)
     slope = lambda t, y: case.slope(y, exposure)  # noqa: E731
-    found = solve_ivp(slope, (0.0, duration), y, "DOP853", rtol=1e-12, atol=1e-14 * np.max(np.abs(y)))
+    found = solve_ivp(slope, (0.0, duration), y, case.method, rtol=1e-12, atol=1e-14 * np.max(np.abs(y)))
     assert found.success
     return found.y[:, -1]
 

@@ -32,6 +32,8 @@ from tumortwin.models.compartment import Gompertz as Gompertz
 from tumortwin.models.compartment import ImmuneState as ImmuneState
 from tumortwin.models.compartment import IndependentClones as IndependentClones
 from tumortwin.models.compartment import Kuznetsov as Kuznetsov
+from tumortwin.models.compartment import LeukemiaMyelosuppression as LeukemiaMyelosuppression
+from tumortwin.models.compartment import LeukemiaState as LeukemiaState
 from tumortwin.models.compartment import Logistic as Logistic
 from tumortwin.models.compartment import LotkaVolterra as LotkaVolterra
 from tumortwin.models.compartment import Persister as Persister
@@ -50,6 +52,7 @@ from tumortwin.models.compartment import StemSource as StemSource
 from tumortwin.models.compartment import StemSourceState as StemSourceState
 from tumortwin.models.compartment import SwitchingGrowth as SwitchingGrowth
 from tumortwin.models.compartment import Treated as Treated
+from tumortwin.models.compartment import TurnoverCompetition as TurnoverCompetition
 from tumortwin.models.compartment import VolumeState as VolumeState
 from tumortwin.models.compartment import chance_weights as chance_weights
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation

@@ -4,6 +4,7 @@ Written for one subject and mapped over the table. Where something happens to a 
 and doses are merged in order; their number is static, so that a different table of the same shape compiles nothing.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -174,10 +175,11 @@ def _advance(model: Any, state: Any, duration: Array, exposure: Array) -> tuple[
     return _integrate(model, state, duration, exposure)
 
 
-def _vector_field(t: Any, state: Any, args: tuple[AbstractRates, Array, Array]) -> Any:
+def _vector_field(t: Any, state: Any, args: tuple[AbstractRates, Array, Array, Any]) -> Any:
     del t
-    model, duration, exposure = args
-    return jax.tree.map(lambda slope: duration * slope, model.rate(state, exposure))
+    model, duration, exposure, weights = args
+    slopes = model.rate(jax.tree.map(jnp.divide, state, weights), exposure)
+    return jax.tree.map(lambda slope, weight: duration * weight * slope, slopes, weights)
 
 
 def _integrate(model: AbstractRates, state: Any, duration: Array, exposure: Array) -> tuple[Any, Array]:
@@ -185,19 +187,17 @@ def _integrate(model: AbstractRates, state: Any, duration: Array, exposure: Arra
     leaves = jax.tree.leaves(state)
     single = jnp.finfo(leaves[0].dtype).bits < 64
     size = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
-    controller = diffrax.PIDController(
-        rtol=RTOL_SINGLE if single else RTOL,
-        atol=ATOL * jax.lax.stop_gradient(size),
-        norm=_largest,
-    )
+    absolute = ATOL * jax.lax.stop_gradient(size)
+    controller = diffrax.PIDController(rtol=RTOL_SINGLE if single else RTOL, atol=absolute, norm=_largest)
+    weights = _weights(state, absolute)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_vector_field),
         diffrax.Kvaerno5() if model.stiff else diffrax.Tsit5(),
         t0=0.0,
         t1=1.0,
         dt0=None,
-        y0=state,
-        args=(model, duration, exposure),
+        y0=jax.tree.map(jnp.multiply, state, weights),
+        args=(model, duration, exposure, weights),
         stepsize_controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=CHECKPOINTS),
         max_steps=MAX_STEPS,
@@ -205,7 +205,16 @@ def _integrate(model: AbstractRates, state: Any, duration: Array, exposure: Arra
     )
     assert solution.ys is not None
     reached = solution.result == diffrax.RESULTS.successful
-    return jax.tree.map(lambda x: x[0], solution.ys), reached
+    return jax.tree.map(lambda x, weight: x[0] / weight, solution.ys, weights), reached
+
+
+def _weights(state: Any, absolute: Array) -> Any:
+    """What each variable is solved in units of, as a factor: where an amount is negligible, it is the absolute
+    tolerance in these units (it is one number for all variables)."""
+    leaves, tree = jax.tree.flatten(state)
+    amounts = [entry.metadata.get("negligible", 0.0) for entry in dataclasses.fields(state)]
+    assert len(amounts) == len(leaves)
+    return tree.unflatten([absolute / amount if amount > 0 else jnp.ones_like(absolute) for amount in amounts])
 
 
 def _largest(tree: Any) -> Array:

@@ -23,6 +23,8 @@ from tumortwin.models.compartment._gompertz import Gompertz as Gompertz
 from tumortwin.models.compartment._gompertz import ReducedGompertz as ReducedGompertz
 from tumortwin.models.compartment._kuznetsov import ImmuneState as ImmuneState
 from tumortwin.models.compartment._kuznetsov import Kuznetsov as Kuznetsov
+from tumortwin.models.compartment._leukemia import LeukemiaMyelosuppression as LeukemiaMyelosuppression
+from tumortwin.models.compartment._leukemia import LeukemiaState as LeukemiaState
 from tumortwin.models.compartment._logistic import Logistic as Logistic
 from tumortwin.models.compartment._persister import Persister as Persister
 from tumortwin.models.compartment._persister import PersisterState as PersisterState
@@ -43,3 +45,4 @@ from tumortwin.models.compartment._switching import REGIMES as REGIMES
 from tumortwin.models.compartment._switching import SwitchingGrowth as SwitchingGrowth
 from tumortwin.models.compartment._switching import chance_weights as chance_weights
 from tumortwin.models.compartment._treated import Treated as Treated
+from tumortwin.models.compartment._turnover import TurnoverCompetition as TurnoverCompetition
