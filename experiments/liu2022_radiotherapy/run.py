@@ -155,7 +155,8 @@ def covered(name: str, tasks: list[Task], limits: Mapping[str, float], quick: bo
 
 
 def judged_split(name: str, split: Task, expected: Mapping[str, dict], quick: bool) -> list[Verdict]:
-    """(a): above the published figure; whether it may be called superior is printed."""
+    """(a): above the published figure. Whether the means are in the order that superiority needs is printed; `ahead`
+    says whether wells can tell."""
     found, mean, _ = scores(name, [split])
     found += covered(name, [split], expected["coverage"], quick)
     if "authors_split" in expected and not quick:
