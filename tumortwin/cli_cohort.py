@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from tumortwin import __version__
 from tumortwin._errors import NotConverged
 from tumortwin.cli_cohort_report import cohort_report_data
 from tumortwin.cli_cohort_scores import cohort_scores
-from tumortwin.cli_files import Checkpoints, row_of, stored_posterior
+from tumortwin.cli_files import LEVELS, Checkpoints, keep_posterior, posterior_rows, row_of, stored_posterior
 from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, instantiate
 from tumortwin.inference import (
@@ -28,7 +27,7 @@ from tumortwin.inference import (
     calibrate,
     require_converged,
 )
-from tumortwin.io import write_curves, write_posterior
+from tumortwin.io import write_curves
 from tumortwin.metrics import quantile
 from tumortwin.report import write_cohort_report
 from tumortwin.runs import Run, read_json
@@ -51,7 +50,6 @@ CITED: tuple[type, ...] = (PopulationProblem,)
 # What an interval of a forecast can bear; `reproduce` asks for 1.01, 400 and none.
 LARGEST_R_HAT, LEAST_EFFECTIVE, MOST_DIVERGENT = 1.05, 100.0, 0.01
 NEED_A_MODE = (MapCalibrator, LaplaceCalibrator, PsisCalibrator)
-LEVELS = (0.025, 0.5, 0.975)
 data_files = table_files
 
 
@@ -121,21 +119,15 @@ def _calibrate(config: DictConfig, run: Run, setting: Setting, bar: Any) -> Post
 
 
 def _keep_posterior(run: Run, setting: Setting, posterior: Posterior) -> None:
-    stats: dict[str, np.ndarray] = {"log_weight": np.log(np.maximum(posterior.weights, 1e-300))}
-    if posterior.log_density is not None:
-        stats["log_density"] = posterior.log_density
     info = {k: v for k, v in posterior.info.items() if k != "parameter_names"}
-    attrs = {
-        "statement": posterior.statement,
-        "diagnostics": dict(posterior.diagnostics),
-        "info": {**info, "subjects": list(setting.cohort.subjects)},
-        "units": units_of(setting.problem, setting.cohort.unit),
-        "dropped": {},
-        "model": type(setting.problem.model).__name__,
-        "calibrator": str(run.config.calibrator.get("_target_", "")).rsplit(".", 1)[-1],
-        "version": __version__,
-    }
-    write_posterior(run.path("posterior.zarr"), posterior.draws, posterior.prior_draws, stats, attrs)
+    keep_posterior(
+        run,
+        posterior,
+        model=type(setting.problem.model).__name__,
+        units=units_of(setting.problem, setting.cohort.unit),
+        info={**info, "subjects": list(setting.cohort.subjects)},
+        dropped={},
+    )
 
 
 def forecast_days(config: DictConfig, cohort: Cohort) -> tuple[np.ndarray, int]:
@@ -191,7 +183,7 @@ def _forecast_csv(cohort: Cohort, predictive: np.ndarray) -> str:
     table.writerow(heads)
     for s, name in enumerate(cohort.subjects):
         for k in np.flatnonzero(rows.valid[s]):
-            ends = [f"{v:.6g}" for v in quantile(predictive[:, s, k], np.asarray(LEVELS))]
+            ends = [f"{v:.6g}" for v in quantile(predictive[:, s, k], np.asarray([*LEVELS.values()]))]
             seen = [f"{v[s, k]:.6g}" for v in (rows.values, rows.lower, rows.upper)]
             table.writerow([name, f"{rows.times[s, k]:g}", k + 1, *ends, *seen, rows.unit])
     return text.getvalue()
@@ -200,20 +192,9 @@ def _forecast_csv(cohort: Cohort, predictive: np.ndarray) -> str:
 # --- verbs ---
 
 
-def _results(run: Run, posterior: Posterior | None) -> None:
+def _results(run: Run, posterior: Posterior) -> None:
     """Diagnostics and the population (subjects are in posterior.zarr and forecast.csv), then the scores."""
-    rows: list[dict[str, Any]] = []
-    if posterior is not None:
-        targets = {"k_hat": "< 0.7", "ess": "> 400", "r_hat": "< 1.01", "divergences": "0"}
-        rows += [row_of(f"diagnostics.{k}", v, "1", targets.get(k)) for k, v in posterior.diagnostics.items()]
-        for path in (p for p in posterior.draws if not p.startswith(SUBJECT)):
-            for label, level in zip(("low", "median", "high"), LEVELS, strict=True):
-                value = np.asarray(posterior.quantile(path, level))
-                for index in np.ndindex(*value.shape):
-                    name = path if value.ndim == 0 else f"{path}[{','.join(map(str, index))}]"
-                    rows.append(
-                        row_of(f"posterior.{name}.{label}", value[index], posterior.info["units"].get(path, "1"))
-                    )
+    rows = posterior_rows(posterior, [path for path in posterior.draws if not path.startswith(SUBJECT)])
     if (run.directory / "scores.json").is_file():
         rows += read_json(run.directory / "scores.json")
     run.write_results(rows)

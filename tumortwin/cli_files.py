@@ -1,14 +1,19 @@
 """What the pipelines of scans and of tables keep in a run in the same way: checkpoints, posteriors, rows of results."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tumortwin import __version__
 from tumortwin.inference import Posterior
-from tumortwin.io import read_posterior
+from tumortwin.io import read_posterior, write_posterior
 from tumortwin.report import judge
 from tumortwin.runs import Run
+
+LEVELS = {"low": 0.025, "median": 0.5, "high": 0.975}
+TARGETS = {"k_hat": "< 0.7", "ess": "> 400", "r_hat": "< 1.01", "divergences": "0"}
 
 
 class Checkpoints:
@@ -33,6 +38,32 @@ class Checkpoints:
             return {key: stored[key] for key in stored.files}
 
 
+def keep_posterior(
+    run: Run,
+    posterior: Posterior,
+    *,
+    model: str,
+    units: Mapping[str, str],
+    info: Mapping[str, Any],
+    dropped: Mapping[str, str],
+) -> None:
+    """posterior.zarr; `info` in place of the posterior's own, `dropped`: paths that nothing was learned of, and why."""
+    stats: dict[str, np.ndarray] = {"log_weight": np.log(np.maximum(posterior.weights, 1e-300))}
+    if posterior.log_density is not None:
+        stats["log_density"] = posterior.log_density
+    attrs = {
+        "statement": posterior.statement,
+        "diagnostics": dict(posterior.diagnostics),
+        "info": dict(info),
+        "units": dict(units),
+        "dropped": dict(dropped),
+        "model": model,
+        "calibrator": str(run.config.calibrator.get("_target_", "")).rsplit(".", 1)[-1],
+        "version": __version__,
+    }
+    write_posterior(run.path("posterior.zarr"), posterior.draws, posterior.prior_draws, stats, attrs)
+
+
 def stored_posterior(path: Path) -> Posterior:
     """A posterior as `calibrate` left it on disk."""
     draws, prior, stats, attrs = read_posterior(path)
@@ -51,6 +82,19 @@ def row_of(name: str, value: Any, unit: str, target: str | None = None) -> dict[
     """One entry of results.json."""
     number = None if value is None else float(value)
     return {"name": name, "value": number, "unit": unit, "target": target, "source": None}
+
+
+def posterior_rows(posterior: Posterior, paths: Iterable[str]) -> list[dict[str, Any]]:
+    """The diagnostics, and median and 95 % interval of the parameters at `paths`, element by element."""
+    rows = [row_of(f"diagnostics.{name}", v, "1", TARGETS.get(name)) for name, v in posterior.diagnostics.items()]
+    for path in paths:
+        unit = posterior.info["units"].get(path, "1")
+        for label, level in LEVELS.items():
+            found = np.asarray(posterior.quantile(path, level))
+            for index in np.ndindex(*found.shape):
+                name = path if found.ndim == 0 else f"{path}[{','.join(map(str, index))}]"
+                rows.append(row_of(f"posterior.{name}.{label}", found[index], unit))
+    return rows
 
 
 def failed_checks(posterior: Posterior) -> tuple[str, ...]:

@@ -9,8 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
-from tumortwin import __version__
-from tumortwin.cli_files import Checkpoints, failed_checks, row_of, stored_posterior
+from tumortwin.cli_files import (
+    LEVELS,
+    Checkpoints,
+    failed_checks,
+    keep_posterior,
+    posterior_rows,
+    row_of,
+    stored_posterior,
+)
 from tumortwin.cli_patient import Case, data_files, load_case, planned_treatment, start_of
 from tumortwin.cli_plan import Choice, choice_of, recommended
 from tumortwin.cli_report import in_words, report_data
@@ -20,7 +27,6 @@ from tumortwin.io import (
     bids_name,
     write_dataset_description,
     write_forecast,
-    write_posterior,
     write_volume,
 )
 from tumortwin.metrics import quantile
@@ -144,20 +150,9 @@ def _keep_posterior(run: Run, setting: Setting, posterior: Posterior) -> None:
         for c, o in setting.problem.observations.items()
         for path, unit in parameter_units(o).items()
     }
-    stats: dict[str, np.ndarray] = {"log_weight": np.log(np.maximum(posterior.weights, 1e-300))}
-    if posterior.log_density is not None:
-        stats["log_density"] = posterior.log_density
-    attrs = {
-        "statement": posterior.statement,
-        "diagnostics": dict(posterior.diagnostics),
-        "info": posterior.info,
-        "units": {path: known.get(path, "1") for path in posterior.draws},
-        "dropped": dict(setting.dropped),
-        "model": "ReactionDiffusion",
-        "calibrator": str(run.config.calibrator.get("_target_", "")).rsplit(".", 1)[-1],
-        "version": __version__,
-    }
-    write_posterior(run.path("posterior.zarr"), posterior.draws, posterior.prior_draws, stats, attrs)
+    units = {path: known.get(path, "1") for path in posterior.draws}
+    dropped = setting.dropped
+    keep_posterior(run, posterior, model="ReactionDiffusion", units=units, info=posterior.info, dropped=dropped)
 
 
 def forecast_days(config: DictConfig, case: Case) -> list[float]:
@@ -270,7 +265,7 @@ TRUTH_PATHS = {
 
 def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[float, float, float]]:
     """95 % intervals (low, median, high) by the names of a virtual patient's truths; volumes are latent ones."""
-    levels = (0.025, 0.5, 0.975)
+    levels = tuple(LEVELS.values())
     intervals: dict[str, tuple[float, float, float]] = {}
     for name, path in TRUTH_PATHS.items():
         if path in posterior.draws:
@@ -289,22 +284,10 @@ def truth_intervals(posterior: Posterior, found: Forecast) -> dict[str, tuple[fl
 # --- verbs ---
 
 
-def _results(run: Run, config: DictConfig, posterior: Posterior | None) -> None:
-    rows: list[dict[str, Any]] = []
-    if posterior is not None:
-        targets = {"k_hat": "< 0.7", "ess": "> 400", "r_hat": "< 1.01", "divergences": "0"}
-        for name, value in posterior.diagnostics.items():
-            rows.append(row_of(f"diagnostics.{name}", value, "1", targets.get(name)))
-        for path in posterior.draws:
-            unit = posterior.info["units"].get(path, "1")
-            for label, level in (("low", 0.025), ("median", 0.5), ("high", 0.975)):
-                found = np.asarray(posterior.quantile(path, level))
-                for index in np.ndindex(*found.shape):
-                    name = path if found.ndim == 0 else f"{path}[{','.join(map(str, index))}]"
-                    rows.append(row_of(f"posterior.{name}.{label}", found[index], unit))
-    for name in ("scores.json",):
-        if (run.directory / name).is_file():
-            rows += json.loads((run.directory / name).read_text())
+def _results(run: Run, posterior: Posterior) -> None:
+    rows = posterior_rows(posterior, posterior.draws)
+    if (run.directory / "scores.json").is_file():
+        rows += json.loads((run.directory / "scores.json").read_text())
     if (run.directory / "plan.json").is_file():
         plan = json.loads((run.directory / "plan.json").read_text())
         for name, entry in plan["comparison"].items():
@@ -338,7 +321,7 @@ def run_twin(config: DictConfig, run: Run) -> None:
     release_memory(programs=True)
     recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
     release_memory(programs=True)
-    _results(run, config, posterior)
+    _results(run, posterior)
     _report(config, run, setting)
 
 
@@ -382,7 +365,7 @@ def run_calibrate(config: DictConfig, run: Run) -> None:
     posterior = calibrated(config, run, prepare(config, run), here=True)
     for text in (posterior.statement, *failed_checks(posterior)):
         run.say(text)
-    _results(run, config, posterior)
+    _results(run, posterior)
 
 
 def run_forecast(config: DictConfig, run: Run) -> None:
@@ -390,7 +373,7 @@ def run_forecast(config: DictConfig, run: Run) -> None:
     setting = prepare(config, run)
     posterior = calibrated(config, run, setting, here=False)
     forecasted(config, run, setting, posterior)
-    _results(run, config, posterior)
+    _results(run, posterior)
 
 
 def run_recommend(config: DictConfig, run: Run) -> None:
@@ -398,7 +381,7 @@ def run_recommend(config: DictConfig, run: Run) -> None:
     setting = prepare(config, run)
     posterior = calibrated(config, run, setting, here=False)
     recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
-    _results(run, config, posterior)
+    _results(run, posterior)
 
 
 def run_report(config: DictConfig, run: Run) -> None:

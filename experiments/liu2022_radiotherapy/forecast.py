@@ -91,7 +91,8 @@ def _diagonal(blocks: list[np.ndarray]) -> np.ndarray:
 
 def forecast(population: Population, wells: Wells, every: float | None = None) -> Forecast:
     """The forecast of every reading, from the one at t = 0 alone or (`every`, day) from the well's own readings up to
-    the last update. On the scale h it is normal: the curve is linear about the mechanism's, and conditioned exactly."""
+    the last update; at t = 0 it is the reading itself. On the scale h it is normal: the curve is linear about the
+    mechanism's, and conditioned exactly."""
     last, x = float(wells.days.max()), density(wells.start)
     value, jacobian = (
         np.asarray(a) for a in linearized(jnp.asarray(population.mechanism.typical(wells)), Dishes.of(wells, last))
@@ -111,6 +112,7 @@ def forecast(population: Population, wells: Wells, every: float | None = None) -
             mean[i, due] = own_mean[due] + gain.T @ (seen[i, known] - own_mean[known])
             variance = np.diagonal(total)[due] - np.einsum("ij,ij->j", gain, total[np.ix_(known, due)])
             spread[i, due] = np.sqrt(variance)
+    mean[:, 0], spread[:, 0] = seen[:, 0], 0.0
     low, high = unscale(mean - NORMAL_95 * spread), unscale(mean + NORMAL_95 * spread)
     return Forecast(unscale(mean), low, high, mean, spread, groups)
 

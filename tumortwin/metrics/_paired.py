@@ -8,6 +8,28 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 
+def drawn_means(
+    values: Float[np.ndarray, " case"],
+    subject: Int[np.ndarray, " case"],
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+) -> Float[np.ndarray, " resample"]:
+    """The mean over cases of each bootstrap resample: subjects drawn with replacement, all their cases with them."""
+    sums, cases = _by_subject(values, subject)
+    means = np.empty(resamples)
+    for k in range(resamples):
+        drawn = rng.integers(0, cases.size, cases.size)
+        means[k] = sums[drawn].sum() / cases[drawn].sum()
+    return means
+
+
+def _by_subject(values: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of the values of every subject, and how many they are."""
+    _, place = np.unique(subject, return_inverse=True)
+    return np.bincount(place, weights=values), np.bincount(place).astype(float)
+
+
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """Mean of a score minus that of another over cases, its 95 % bootstrap interval over subjects, and the p-value of
@@ -38,13 +60,8 @@ def paired_bootstrap(
     """
     if not score.shape == other.shape == subject.shape or score.size == 0:
         raise ValueError(f"required: three arrays [case]; received: {score.shape}, {other.shape}, {subject.shape}")
-    _, place = np.unique(subject, return_inverse=True)
-    cases = np.bincount(place).astype(float)
-    sums = np.bincount(place, weights=score - other)
-    means = np.empty(resamples)
-    for k in range(resamples):
-        drawn = rng.integers(0, cases.size, cases.size)
-        means[k] = sums[drawn].sum() / cases[drawn].sum()
+    sums, cases = _by_subject(score - other, subject)
+    means = drawn_means(score - other, subject, rng=rng, resamples=resamples)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     own = sums / cases
     tested: Any = stats.wilcoxon(own) if np.any(own != 0.0) else None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tumortwin.metrics._paired import Difference, paired_bootstrap
+from tumortwin.metrics._paired import Difference, drawn_means, paired_bootstrap
 from tumortwin.metrics._replay import Targets
 from tumortwin.metrics._scores import crps, probability_integral_transform, quantile, wilson
 
@@ -159,16 +159,9 @@ def _excess(
     """Mean error inside minus outside and its 95 % interval, each side resampled by subject; 0 where all are inside."""
     if inside.all():
         return 0.0, 0.0, 0.0
-
-    def means(chosen: np.ndarray) -> tuple[float, np.ndarray]:
-        _, place = np.unique(subject[chosen], return_inverse=True)
-        sums, cases = np.bincount(place, weights=error[chosen]), np.bincount(place).astype(float)
-        drawn = rng.integers(0, cases.size, (resamples, cases.size))
-        return float(error[chosen].mean()), sums[drawn].sum(axis=1) / cases[drawn].sum(axis=1)
-
-    (here, here_drawn), (there, there_drawn) = means(inside), means(~inside)
-    low, high = np.quantile(here_drawn - there_drawn, [0.025, 0.975])
-    return here - there, float(low), float(high)
+    here, there = (drawn_means(error[w], subject[w], rng=rng, resamples=resamples) for w in (inside, ~inside))
+    low, high = np.quantile(here - there, [0.025, 0.975])
+    return float(error[inside].mean()) - float(error[~inside].mean()), float(low), float(high)
 
 
 def _entry(name: str, value: Any, unit: str = "1") -> Entry:
