@@ -34,9 +34,10 @@ class Law:
     correlated: tuple[str, ...] = ()
 
 
-def about(median: float, spread: float = 0.5) -> Varying:
-    """Log-normal between animals, the median known to a factor of some three."""
-    return Varying(LogNormal(np.log(median), VAGUE), HalfNormal(spread), centered=True)
+def about(median: float, spread: float = 0.5, *, centered: bool = True) -> Varying:
+    """Log-normal between animals, the median known to a factor of some three. Not `centered` where the data hardly tell
+    the spread from none: the effects of a spread near 0 leave a chain no room."""
+    return Varying(LogNormal(np.log(median), VAGUE), HalfNormal(spread), centered=centered)
 
 
 def shared(prior: Distribution, scale: str = "log") -> Varying:
@@ -48,12 +49,12 @@ LAWS: dict[str, Law] = {
     "exponential": Law(Exponential(jnp.asarray(0.4)), {"growth_rate": about(0.4)}),
     "exponential_linear": Law(
         ExponentialLinear(jnp.asarray(0.5), jnp.asarray(150.0)),
-        {"growth_rate": about(0.5), "linear_rate": about(150.0)},
+        {"growth_rate": about(0.5), "linear_rate": about(150.0, centered=False)},
         ("growth_rate", "linear_rate"),
     ),
     "logistic": Law(
         Logistic(jnp.asarray(0.5), jnp.asarray(2000.0)),
-        {"growth_rate": about(0.5), "carrying_capacity": about(2000.0)},
+        {"growth_rate": about(0.5), "carrying_capacity": about(2000.0, centered=False)},
         ("growth_rate", "carrying_capacity"),
     ),
     "power": Law(
@@ -66,7 +67,7 @@ LAWS: dict[str, Law] = {
     ),
     "bertalanffy": Law(
         Bertalanffy(jnp.asarray(2.0), jnp.asarray(0.1)),
-        {"growth_rate": about(2.0), "loss_rate": about(0.1)},
+        {"growth_rate": about(2.0), "loss_rate": about(0.1, centered=False)},
         ("growth_rate", "loss_rate"),
     ),
     "gompertz": Law(

@@ -4,6 +4,7 @@
 the experiment was run. `runtime=ci`: two laws, three animals.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -24,6 +25,9 @@ SAMPLER = NutsCalibrator(
 QUICK = NutsCalibrator(
     laplace=None, dense=True, warmup=400, draws=250, chunk=325, threads=2, tree_depth=10, warmup_tree_depth=5
 )
+CAREFUL = dataclasses.replace(SAMPLER, warmup=1000, draws=2000, chunk=250, accept=0.98, warmup_tree_depth=6)
+HARD = ("exponential_linear", "logistic", "bertalanffy")
+"""Laws with a spread that may be 0: shorter steps, longer chains."""
 FEW = 3
 PATHS = {
     "typical_growth_rate": "typical.growth_rate",
@@ -54,10 +58,11 @@ def fitted(run: Run, part: str, table: Table, laws: dict[str, Law], quick: bool)
     """The posterior of every law."""
     posteriors = {}
     for name, law in laws.items():
+        sampler = QUICK if quick else CAREFUL if name in HARD else SAMPLER
         with run.progress.task(f"{part}: {name}") as bar:
             posteriors[name] = calibrate(
                 problem_of(law, table),
-                QUICK if quick else SAMPLER,
+                sampler,
                 key=run.key(f"{part}/{name}"),
                 progress=lambda _, done, total, bar=bar: bar.update(done, total),
                 checkpoint=Checkpoints(run, f"{part}_{name}"),
