@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from tumortwin.control._comparison import Comparison, compare_judged, judge
 from tumortwin.control._constraint import (
-    NORMAL_TISSUE_ALPHA_BETA,
     AbstractConstraint,
+    AbstractDoseConstraint,
     EffectiveDose,
     earlier_effect,
 )
@@ -20,6 +20,7 @@ from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._plan import Plan, jsonable, make_plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._schedule import PlanVariables
+from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,9 @@ def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -
 
     A BED limit with another alpha/beta stays beside it. Earlier fractions count in the limit, so theirs is added.
     """
-    same = [c for c in constraints if c.limits().alpha_beta == NORMAL_TISSUE_ALPHA_BETA]
-    others = tuple(c for c in constraints if c.limits().alpha_beta != NORMAL_TISSUE_ALPHA_BETA)
+    dosed = [c for c in constraints if isinstance(c, AbstractDoseConstraint)]
+    same = [c for c in dosed if c.limits().alpha_beta == NORMAL_TISSUE_ALPHA_BETA]
+    others = tuple(c for c in constraints if all(c is not other for other in same))
     before = earlier_effect(reference.parametrization, NORMAL_TISSUE_ALPHA_BETA)
     limit = min([reference.toxicity["bed_3_gy"] + before, *(c.limits().effective_dose for c in same)])
     return (*others, EffectiveDose(limit, NORMAL_TISSUE_ALPHA_BETA))
