@@ -1,5 +1,6 @@
 """Therapy under uncertainty: schedules, objectives, risks, limits, toxicity, controllers. Knows no disease."""
 
+from tumortwin.control._branch_and_bound import BranchAndBound as BranchAndBound
 from tumortwin.control._calendar import CumulativeDose as CumulativeDose
 from tumortwin.control._calendar import LockOut as LockOut
 from tumortwin.control._calendar import MinimumInterval as MinimumInterval
@@ -16,6 +17,7 @@ from tumortwin.control._constraint import StartWindow as StartWindow
 from tumortwin.control._constraint import TotalDose as TotalDose
 from tumortwin.control._controller import AbstractController as AbstractController
 from tumortwin.control._controller import optimize as optimize
+from tumortwin.control._covariance_adaptation import CovarianceAdaptation as CovarianceAdaptation
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
@@ -25,6 +27,7 @@ from tumortwin.control._evaluate import losses as losses
 from tumortwin.control._evaluate import risk_gradient as risk_gradient
 from tumortwin.control._evaluate import sample_risk as sample_risk
 from tumortwin.control._evaluate import vector_gradient as vector_gradient
+from tumortwin.control._exhaustive import Exhaustive as Exhaustive
 from tumortwin.control._feasible import FeasibleSet as FeasibleSet
 from tumortwin.control._infeasible import Infeasible as Infeasible
 from tumortwin.control._infeasible import check_feasible as check_feasible
@@ -34,18 +37,27 @@ from tumortwin.control._objective import Curve as Curve
 from tumortwin.control._objective import LogBurden as LogBurden
 from tumortwin.control._objective import MeanLogBurden as MeanLogBurden
 from tumortwin.control._objective import TimeToProgression as TimeToProgression
+from tumortwin.control._optax_projected import OptaxProjected as OptaxProjected
 from tumortwin.control._outcome import AbstractOutcomeLimit as AbstractOutcomeLimit
 from tumortwin.control._outcome import ChanceLimit as ChanceLimit
 from tumortwin.control._outcome import RiskLimit as RiskLimit
 from tumortwin.control._outcome import probability_within as probability_within
 from tumortwin.control._plan import Plan as Plan
 from tumortwin.control._plan import make_plan as make_plan
+from tumortwin.control._planned import plan as plan
+from tumortwin.control._planned import suitable_controller as suitable_controller
 from tumortwin.control._problem import Burden as Burden
 from tumortwin.control._problem import PlanningProblem as PlanningProblem
+from tumortwin.control._progression import LogisticTimeToProgression as LogisticTimeToProgression
+from tumortwin.control._progression import logistic_time_to_progression as logistic_time_to_progression
 from tumortwin.control._projected_gradient import ProjectedGradient as ProjectedGradient
 from tumortwin.control._recommendation import Recommendation as Recommendation
 from tumortwin.control._recommendation import recommend as recommend
 from tumortwin.control._region import Region as Region
+from tumortwin.control._response import AreaUnderBurden as AreaUnderBurden
+from tumortwin.control._response import BurdenAtDay as BurdenAtDay
+from tumortwin.control._response import CompleteResponse as CompleteResponse
+from tumortwin.control._response import ResistantFraction as ResistantFraction
 from tumortwin.control._risk import AbstractRisk as AbstractRisk
 from tumortwin.control._risk import CVaR as CVaR
 from tumortwin.control._risk import Entropic as Entropic
@@ -53,12 +65,17 @@ from tumortwin.control._risk import Mean as Mean
 from tumortwin.control._risk import Quantile as Quantile
 from tumortwin.control._robust_risk import RockafellarUryasev as RockafellarUryasev
 from tumortwin.control._robust_risk import WorstCase as WorstCase
+from tumortwin.control._rounded import RelaxAndRound as RelaxAndRound
 from tumortwin.control._schedule import PlanVariables as PlanVariables
 from tumortwin.control._schedule import WeeklyFractions as WeeklyFractions
+from tumortwin.control._scipy_gradient import ScipyGradient as ScipyGradient
 from tumortwin.control._slots import DoseLevels as DoseLevels
 from tumortwin.control._slots import OnOff as OnOff
 from tumortwin.control._slots import SlotDoses as SlotDoses
 from tumortwin.control._slots import Slots as Slots
+from tumortwin.control._tolerability import GivenDose as GivenDose
+from tumortwin.control._tolerability import Nadir as Nadir
+from tumortwin.control._tolerability import RelativeLoss as RelativeLoss
 from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA as NORMAL_TISSUE_ALPHA_BETA
 from tumortwin.control._toxicity import OrganTolerance as OrganTolerance
 from tumortwin.control._toxicity import Toxicity as Toxicity

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
+from scipy.optimize import minimize
 
 from tumortwin.control._calendar import Relaxed
 from tumortwin.control._constraint import AbstractConstraint
-from tumortwin.control._region import TOLERANCE, Region
+from tumortwin.control._programs import linear_program
+from tumortwin.control._region import Region
 
 NEGLIGIBLE = 1e-7
 """A relative excess below this is rounding of the programs that look for it."""
@@ -115,20 +116,13 @@ def _elastic_rows(region: Region, may_give: np.ndarray) -> tuple[np.ndarray, np.
     cost = np.concatenate([np.zeros(n), 1.0 / _scales(region)])
     low, high = np.concatenate([lower, np.zeros(m)]), np.concatenate([upper, np.where(may_give, np.inf, 0.0)])
     whole = np.concatenate([region.space.integer & (not region.curved), np.zeros(m, bool)])
-    if whole.any():
-        limits = LinearConstraint(matrix, -np.inf, rows.bound) if rows.bound.size else None
-        found = milp(cost, integrality=whole.astype(int), bounds=Bounds(low, high), constraints=limits)
-    else:
-        limits = {"A_ub": matrix, "b_ub": rows.bound} if rows.bound.size else {}
-        found = linprog(cost, bounds=np.stack([low, high], axis=1), **limits)
-    if found.x is None:
+    found, message = linear_program(cost, matrix=matrix, bound=rows.bound, lower=low, upper=high, whole=whole)
+    if found is None:
         raise ValueError(
             f"required: bounds of the parametrisation that leave a decision; received: {lower.tolist()} to "
-            f"{upper.tolist()} ({found.message})"
+            f"{upper.tolist()} ({message})"
         )
-    vector = found.x[:n]
-    vector[whole[:n]] = np.round(vector[whole[:n]])
-    return vector, np.maximum(found.x[n:], 0.0)
+    return found[:n], np.maximum(found[n:], 0.0)
 
 
 def _elastic_curved(
@@ -176,12 +170,3 @@ def curved_owner(region: Region) -> np.ndarray:
     zero = region.parametrization.variables(jnp.zeros(region.size))
     sizes = [region.constraints[j].residuals(zero, region.parametrization).size for j in region.curved]
     return np.repeat(np.asarray(region.curved, dtype=int), sizes)
-
-
-def reported(region: Region, vector: np.ndarray) -> None:
-    """Nothing, when the region holds the vector; else an error of the program, not of the user.
-
-    **Raises:** `RuntimeError`.
-    """
-    if not region.contains(vector, 10.0 * TOLERANCE):
-        raise RuntimeError(f"required: a plan within its limits; received: {vector.tolist()}, {region.excess(vector)}")

@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp, minimize, nnls
+from scipy.optimize import minimize, nnls
 
 from tumortwin.control._infeasible import check_feasible
+from tumortwin.control._programs import linear_program
 from tumortwin.control._region import TOLERANCE, Region, Rows
 
 BISECTIONS = 60
@@ -73,6 +74,10 @@ class Nearest:
         answer is walked in by single steps, nearest no longer. None when no decision is found.
         """
         region = self.region
+        rounded = np.where(region.space.integer, np.round(target), target)
+        rounded = np.clip(rounded, region.lower, region.upper)
+        if region.contains(rounded):
+            return rounded
         rows = region.coupling
         found = None
         for _ in range(MOST_CUTS):
@@ -162,20 +167,18 @@ def _nearest_whole(region: Region, rows: Rows, target: np.ndarray) -> np.ndarray
     n = region.size
     eye = np.eye(n)
     distance = np.concatenate([np.concatenate([eye, -eye], axis=1), np.concatenate([-eye, -eye], axis=1)])
-    limits = [LinearConstraint(distance, -np.inf, np.concatenate([target, -target]))]
-    if rows.bound.size:
-        limits.append(LinearConstraint(np.concatenate([rows.matrix, 0.0 * rows.matrix], axis=1), -np.inf, rows.bound))
-    found = milp(
+    matrix = np.concatenate([distance, np.concatenate([rows.matrix, 0.0 * rows.matrix], axis=1)])
+    found, _ = linear_program(
         np.concatenate([np.zeros(n), np.ones(n)]),
-        integrality=np.concatenate([region.space.integer, np.zeros(n, bool)]).astype(int),
-        bounds=Bounds(np.concatenate([region.lower, np.zeros(n)]), np.concatenate([region.upper, np.full(n, np.inf)])),
-        constraints=limits,
+        matrix=matrix,
+        bound=np.concatenate([target, -target, rows.bound]),
+        lower=np.concatenate([region.lower, np.zeros(n)]),
+        upper=np.concatenate([region.upper, np.full(n, np.inf)]),
+        whole=np.concatenate([region.space.integer, np.zeros(n, bool)]),
     )
-    if found.x is None:
+    if found is None:
         return None
-    vector, whole = found.x[:n].copy(), region.space.integer
-    vector[whole] = np.round(vector[whole])
-    vector = np.clip(vector, region.lower, region.upper)
+    vector = np.clip(found[:n], region.lower, region.upper)
     kept = (rows.matrix @ vector <= rows.bound + 10 * TOLERANCE).all()
     return vector if kept else None
 

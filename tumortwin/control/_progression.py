@@ -46,8 +46,8 @@ class LogisticTimeToProgression(AbstractObjective):
     fraction: the curve has it twice, before and after). The curve must carry `growth_rate` [1/day] and
     `carrying_capacity` (unit of the burden) as parameters.
 
-    **Arguments:** `reference_day` and `horizon` [day]; `last_day` [day] of the last dose when it does not move, else the
-    last decided dose is taken.
+    **Arguments:** `reference_day` and `horizon` [day]; `last_day` [day] of the last dose when it does not move, else
+    the last decided dose is taken.
 
     **Limits:** right for logistic growth with constant parameters after the last dose, and only there (mathematical);
     `TimeToProgression` needs no law. Nothing is gained beyond the horizon, so there the gradient is zero.

@@ -136,7 +136,7 @@ class Region:
         inside &= (np.abs(whole - np.round(whole)) <= tolerance).all(axis=1)
         if self.curved:
             inside &= np.asarray(self._curved_many(jnp.asarray(vectors))) <= tolerance
-        return inside
+        return np.asarray(inside)
 
     def narrowed(self, lower: np.ndarray, upper: np.ndarray) -> "Region":
         """The part of the region within other bounds (a node of a branch-and-bound tree)."""
