@@ -15,7 +15,7 @@ def gompertz(n, rate, capacity, days):
 
 
 def burden(draw, schedule):
-    """ln N falls by kill d / (1 + d / 2) at a dose d (saturating: convex), Gompertz growth between; white cells fall."""
+    """ln N falls by kill d / (1 + d / 2) at a dose d (saturating), Gompertz growth between; white cells fall."""
     course = schedule.drugs["drug"]
 
     def give(carry, event):

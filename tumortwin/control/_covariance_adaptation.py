@@ -16,13 +16,20 @@ from tumortwin.control._nearest import Nearest
 from tumortwin.control._plan import Plan
 from tumortwin.control._problem import PlanningProblem
 
+BEYOND = 0.1
+"""How far (share of the bounds) the strategy may ask beyond them: an optimum on a bound is then inside for it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-    """The strategy (its object changes in `step`), the `best` admissible decision and the decisions solved so far."""
+    """The `strategy` (its object changes in `step`), the `best` admissible decision and the decisions `solved` so far.
+
+    `margin`: whether it is the variant for whole numbers.
+    """
 
     nearest: Nearest
     strategy: Any
+    margin: bool
     best: Candidate | None
     solved: int
     stopped: bool
@@ -31,7 +38,8 @@ class Evolution:
 class CovarianceAdaptation(AbstractController):
     """Evolution strategy with covariance matrix adaptation (the `cmaes` package), a generation a step.
 
-    Components are scaled to [0, 1]. What it asks for is moved to the nearest admissible decision (whole numbers
+    Components are scaled to [0, 1]; with whole numbers it is the variant with margin, whose deviations cannot shrink
+    below their steps. What it asks for is moved to the nearest admissible decision (whole numbers
     included), that decision is solved, and the strategy is told its risk plus a penalty of the squared distance moved:
     every decision that is solved keeps its limits. Limits on the outcome rank a decision behind all that keep them.
 
@@ -43,7 +51,8 @@ class CovarianceAdaptation(AbstractController):
 
     **Raises:** `ValueError` without a key.
 
-    **Reference:** Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772; Nomura and Shibata, "cmaes: a
+    **Reference:** Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772; Hamano, Saito, Nomura and
+    Shirakawa, "CMA-ES with margin", arXiv:2205.13482; Nomura and Shibata, "cmaes: a
     simple yet practical Python library for CMA-ES", arXiv:2402.01373.
     """
 
@@ -61,18 +70,22 @@ class CovarianceAdaptation(AbstractController):
         region = nearest.region
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         middle = self._scaled(nearest, nearest.project(0.5 * (region.lower + region.upper)))
-        strategy = cmaes.CMA(
-            mean=middle,
-            sigma=self.sigma,
-            bounds=np.stack([np.full(region.size, -0.1), np.full(region.size, 1.1)], axis=1),
-            seed=seed,
-            population_size=self.population,
-        )
-        return Evolution(nearest, strategy, None, 0, False)
+        width = region.upper - region.lower
+        whole = region.space.integer & (width > 0.0)
+        common: dict[str, Any] = {"sigma": self.sigma, "seed": seed, "population_size": self.population}
+        if whole.any():
+            box = np.stack([np.zeros(region.size), np.ones(region.size)], axis=1)
+            steps = np.where(whole, 1.0 / np.where(whole, width, 1.0), 0.0)
+            strategy = cmaes.CMAwM(mean=middle, bounds=box, steps=steps, **common)
+        else:
+            box = np.stack([np.full(region.size, -BEYOND), np.full(region.size, 1.0 + BEYOND)], axis=1)
+            strategy = cmaes.CMA(mean=middle, bounds=box, **common)
+        return Evolution(nearest, strategy, bool(whole.any()), None, 0, False)
 
     def step(self, problem: PlanningProblem, state: Evolution) -> Evolution:
         region = state.nearest.region
-        asked = [state.strategy.ask() for _ in range(state.strategy.population_size)]
+        answers = [state.strategy.ask() for _ in range(state.strategy.population_size)]
+        asked, back = zip(*answers, strict=True) if state.margin else (answers, answers)
         width = region.upper - region.lower
         moved = [self._admissible(state.nearest, region.lower + width * x) for x in asked]
         found = judged_candidates(problem, np.stack(moved))
@@ -80,10 +93,11 @@ class CovarianceAdaptation(AbstractController):
         spread = max(float(np.ptp(values)), 1e-12)
         distance = [np.sum((self._scaled(state.nearest, m) - x) ** 2) for m, x in zip(moved, asked, strict=True)]
         told = values + self.penalty * spread * np.asarray(distance)
-        state.strategy.tell(list(zip(asked, told.tolist(), strict=True)))
+        state.strategy.tell(list(zip(back, told.tolist(), strict=True)))
         return Evolution(
             state.nearest,
             state.strategy,
+            state.margin,
             better([state.best, *found]),
             state.solved + len(found),
             bool(state.strategy.should_stop()),

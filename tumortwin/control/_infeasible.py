@@ -2,14 +2,25 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from scipy.optimize import minimize
 
 from tumortwin.control._calendar import Relaxed
 from tumortwin.control._constraint import AbstractConstraint
 from tumortwin.control._programs import linear_program
 from tumortwin.control._region import Region
+
+FEW = 20_000
+"""Whole decisions that are simply all looked at."""
+
+SPREAD = 1024
+"""Points of the box among which a decision is looked for."""
+
+WIDEST = 1e4
+"""The part of an unbounded box that is looked at."""
 
 NEGLIGIBLE = 1e-7
 """A relative excess below this is rounding of the programs that look for it."""
@@ -53,14 +64,22 @@ def check_feasible(region: Region) -> np.ndarray:
     $$ \\min_{u, s} \\sum_j s_j / c_j, \\qquad A u - s \\le b, \\; g(u) - s \\le 0, \\; l \\le u \\le h, $$
 
     with c_j the size of its limit (1 or more in its unit). The sum of slacks, not of their squares, so that few limits
-    give. A linear (mixed-integer) program where the limits are affine, sequential quadratic programming else.
+    give. A linear (mixed-integer) program where the limits are affine. With curved limits all decisions are looked at
+    where they are few whole numbers, else a decision is looked for among points of the box, and by sequential quadratic
+    programming.
 
     **Raises:** `Infeasible` with the slacks where they are not all zero; `ValueError` for bounds of the parametrisation
     that contradict each other.
 
-    **Limits:** with curved limits it is the continuous relaxation that is looked at (necessary, not sufficient, for
-    whole numbers); curved limits that are not convex may be reported as unmet though they can be met (mathematical).
+    **Limits:** with curved limits and many whole numbers it is the continuous relaxation that is looked at (necessary,
+    not sufficient); curved limits that are not convex may then be reported as unmet though they can be met
+    (mathematical).
     """
+    if region.curved:
+        points = box_points(region)
+        kept = points[region.keeps(points)]
+        if len(kept):
+            return kept[0]
     every = np.ones(len(region.constraints), bool)
     vector, unmet = _closest(region, every)
     if unmet:
@@ -70,11 +89,52 @@ def check_feasible(region: Region) -> np.ndarray:
 
 def _closest(region: Region, may_give: np.ndarray) -> tuple[np.ndarray, dict[int, float]]:
     """The closest relaxation in which only some constraints may give: u, and constraint -> slack where not zero."""
+    if region.curved and _few(region):
+        return _closest_of_all(region, may_give)
     vector, slack = _elastic_rows(region, may_give)
     if region.curved:
         vector, slack = _elastic_curved(region, vector, slack, may_give)
     scale = _scales(region)
     return vector, {j: float(s) for j, s in enumerate(slack) if s > NEGLIGIBLE * scale[j]}
+
+
+def _few(region: Region) -> bool:
+    space = region.space
+    return bool(space.integer.all() and np.prod(space.upper - space.lower + 1.0) <= FEW)
+
+
+def box_points(region: Region) -> np.ndarray:
+    """All decisions [m n] where they are few whole numbers, else points spread over the box (whole where they must be).
+
+    Additive recurrence with the powers of the generalised golden ratio (Roberts 2018): even in every dimension.
+    """
+    if _few(region):
+        axes = [np.arange(a, b + 0.5) for a, b in zip(region.space.lower, region.space.upper, strict=True)]
+        return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    low, high = (np.clip(bound, -WIDEST, WIDEST) for bound in (region.lower, region.upper))
+    ratio = 2.0
+    for _ in range(50):  # x^(n + 1) = x + 1
+        ratio = (1.0 + ratio) ** (1.0 / (region.size + 1.0))
+    share = np.mod(0.5 + np.outer(np.arange(SPREAD), ratio ** -np.arange(1.0, region.size + 1.0)), 1.0)
+    points = np.concatenate([[low, high], low + share * (high - low)])
+    return np.where(region.space.integer, np.round(points), points)
+
+
+def _closest_of_all(region: Region, may_give: np.ndarray) -> tuple[np.ndarray, dict[int, float]]:
+    """The closest relaxation among all decisions: exact, for few whole numbers."""
+    points, parametrization = box_points(region), region.parametrization
+
+    def slack(u: Array) -> Array:
+        variables = parametrization.variables(u)
+        return jnp.stack([jnp.maximum(c.violation(variables, parametrization), 0.0) for c in region.constraints])
+
+    every = np.asarray(jax.jit(jax.vmap(slack))(jnp.asarray(points)))
+    scale = _scales(region)
+    allowed = (every[:, ~may_give] <= NEGLIGIBLE * scale[~may_give]).all(axis=1)
+    if not allowed.any():
+        raise ValueError("required: limits that give enough; received: none found")
+    best = int(np.argmin(np.where(allowed, (every / scale).sum(axis=1), np.inf)))
+    return points[best], {int(j): float(every[best, j]) for j in np.flatnonzero(every[best] > NEGLIGIBLE * scale)}
 
 
 def _infeasible(region: Region, unmet: Mapping[int, float]) -> Infeasible:

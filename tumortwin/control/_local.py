@@ -16,6 +16,9 @@ from tumortwin.control._robust_risk import RockafellarUryasev
 
 SLSQP, LBFGSB = "SLSQP", "L-BFGS-B"
 
+FLAT = 1e-10
+"""Projected gradient (scaled: the first is one) at which L-BFGS-B stops."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalMinimum:
@@ -61,7 +64,7 @@ def local_minimum(
         method=method,
         bounds=goal.bounds(region.upper),
         constraints=_limits(problem, nearest, goal) if method == SLSQP else (),
-        options={"maxiter": max_iterations, "ftol": tolerance},
+        options={"maxiter": max_iterations, "ftol": tolerance} | ({"gtol": FLAT} if method == LBFGSB else {}),
     )
     vector = nearest.project(goal.decision(found.x))
     return LocalMinimum(vector, str(found.message), bool(found.success), goal.gradients)

@@ -41,9 +41,7 @@ class Nearest:
 
         **Raises:** `Infeasible` for a region without a decision.
         """
-        continuous = region.relaxed()
-        vertex = check_feasible(region) if not region.curved else check_feasible(continuous)
-        return cls(region, _inner(continuous, vertex))
+        return cls(region, _inner(region.relaxed(), check_feasible(region)))
 
     def project(self, target: np.ndarray) -> np.ndarray:
         """The nearest decision (integrality left out)."""

@@ -101,7 +101,8 @@ class Curve(eqx.Module):
         index = jnp.searchsorted(days, at, side="left" if before else "right") - 1
         index = jnp.clip(index, 0, days.size - 2)
         span = days[index + 1] - days[index]
-        return index, (at - days[index]) / jnp.where(span > 0.0, span, 1.0)
+        share = (at - days[index]) / jnp.where(span > 0.0, span, 1.0)
+        return index, jnp.where(span > 0.0, share, 0.0 if before else 1.0)  # a jump on the last day: after it
 
     def log_burden(self, day: ScalarLike, *, before: bool = False) -> Float[Array, ""]:
         """Natural logarithm of the burden at `day`, linear between the days given and constant outside them.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tumortwin.control._objective import AbstractObjective
+from tumortwin.control._region import TOLERANCE
 from tumortwin.control._risk import AbstractRisk, CVaR, normalized_weights
 
 
@@ -50,7 +51,7 @@ class RiskLimit(AbstractOutcomeLimit):
 
     def checked(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> dict[str, Any]:
         found = float(self.risk(values, weights))
-        return {"value": found, "kept": found <= self.limit}
+        return {"value": found, "kept": found <= self.limit + TOLERANCE}
 
 
 class ChanceLimit(AbstractOutcomeLimit):
@@ -94,7 +95,7 @@ class ChanceLimit(AbstractOutcomeLimit):
 
     def checked(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> dict[str, Any]:
         found = probability_within(values, self.limit, weights)
-        return {"value": found, "kept": found >= self.probability - 1e-9}
+        return {"value": found, "kept": found >= self.probability - TOLERANCE}
 
 
 def probability_within(

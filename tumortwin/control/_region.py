@@ -186,4 +186,4 @@ def _tightened(space: DecisionSpace, rows: Rows) -> tuple[np.ndarray, np.ndarray
                 lower[k] = max(lower[k], bound / row[k])
     whole = space.integer
     lower[whole], upper[whole] = np.ceil(lower[whole] - TOLERANCE), np.floor(upper[whole] + TOLERANCE)
-    return lower, upper
+    return lower + 0.0, upper + 0.0  # no minus zero
