@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tumortwin.control import Curve, CVaR, LogBurden, PlanningProblem, SlotDoses, Slots
+from tumortwin.control import AbstractParametrization, Curve, CVaR, LogBurden, PlanningProblem, SlotDoses, Slots
 
 END = 40.0
 DAYS = (0.0, 7.0, 14.0, 21.0, 28.0)
@@ -60,7 +60,9 @@ SLOTS = (Slots("drug", DAYS),)
 CONTINUOUS = SlotDoses(SLOTS, high=2.0)
 
 
-def problem(parametrization=CONTINUOUS, constraints=(), objective=None, risk=None, limits=(), size=8):
+def problem(
+    parametrization: AbstractParametrization = CONTINUOUS, constraints=(), objective=None, risk=None, limits=(), size=8
+):
     return PlanningProblem(
         burden,
         draws(size),

@@ -5,6 +5,8 @@ Patient and law: Gallagher et al., "Mathematical model-driven deep learning enab
 Cancer Res 84 (2024). The days below were computed by an independent program.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,8 +89,8 @@ def test_rules_reach_their_published_days(policy, days):
 class MinusDays(AbstractObjective):
     """Minus the days to progression that the burden function has counted."""
 
-    name = "minus_days"
-    gain_unit = "day"
+    name: ClassVar[str] = "minus_days"
+    gain_unit: ClassVar[str] = "day"
 
     def __call__(self, curve: Curve):
         return -curve.parameter("days")

@@ -11,6 +11,7 @@ from scipy import stats
 
 from tumortwin.control import (
     AbstractObjective,
+    AbstractParametrization,
     CumulativeDose,
     Curve,
     CVaR,
@@ -146,7 +147,7 @@ def norton_simon(growth):
     return lambda n, dose, draw: growth(n, draw, -10.0 * draw["kill"] * dose)
 
 
-def drug_problem(model, parametrization=DOSED, constraints=(), risk=None):
+def drug_problem(model, parametrization: AbstractParametrization = DOSED, constraints=(), risk=None):
     return PlanningProblem(
         model, DRAWS, parametrization, LogBurden(END), Mean() if risk is None else risk, constraints, sequential=False
     )
