@@ -14,9 +14,12 @@ from tumortwin.control import (
     ChanceLimit,
     CovarianceAdaptation,
     CumulativeDose,
+    Curve,
     CVaR,
     DoseLevels,
+    EffectiveDose,
     Exhaustive,
+    FractionDose,
     Infeasible,
     LockOut,
     LogBurden,
@@ -32,10 +35,14 @@ from tumortwin.control import (
     ScipyGradient,
     ShiftedCycles,
     SlotDoses,
+    Slots,
+    TotalDose,
     WorstCase,
+    compare,
     make_plan,
     optimize,
     plan,
+    recommend,
     suitable_controller,
     vector_gradient,
 )
@@ -225,3 +232,44 @@ def test_draws_one_after_another_give_the_same_plan():
     ours, theirs = (optimize(p, Exhaustive()) for p in (together, apart))
     np.testing.assert_array_equal(ours.variables, theirs.variables)
     assert ours.risk["value"] == pytest.approx(theirs.risk["value"], abs=1e-12)
+
+
+# --- curved limits, and plans against plans ---
+
+
+def fractions_left(draw, schedule):
+    """Log burden after radiotherapy with exponential regrowth between fractions."""
+    course = schedule.radiotherapy
+    kill = draw["alpha"] * jnp.sum(course.doses * (1.0 + course.doses / 10.0))
+    late = jnp.sum(course.doses * course.times)  # later doses act on a tumor that has grown
+    return Curve(jnp.asarray([0.0, END]), jnp.stack([jnp.asarray(1.0), jnp.exp(0.9 - kill - 1e-3 * late)]))
+
+
+RADIATION = SlotDoses((Slots("radiotherapy", tuple(float(d) for d in range(6)), "Gy"),), high=4.0)
+CURVED = [ScipyGradient(max_iterations=30), OptaxProjected(steps=15), CovarianceAdaptation(evaluations=40)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(6.0, 40.0), st.floats(8.0, 60.0), st.floats(1.0, 4.0), st.integers(0, 2))
+def test_no_controller_breaks_a_curved_limit(total, effect, cap, which):
+    limits = (TotalDose(total), EffectiveDose(effect), FractionDose(cap, 0.2))
+    case = PlanningProblem(
+        fractions_left, {"alpha": jnp.asarray([0.1, 0.3])}, RADIATION, LogBurden(END), Mean(), limits, sequential=False
+    )
+    found = optimize(case, CURVED[which], key=KEY)
+    doses = np.asarray(found.variables)
+    assert doses.sum() <= total + 1e-9 and (doses * (1.0 + doses / 3.0)).sum() <= effect + 1e-9
+    assert doses.min() >= 0.2 - 1e-9 and doses.max() <= cap + 1e-9
+
+
+def test_plans_of_a_drug_are_compared_but_have_no_equal_effect_twin():
+    case = problem(LEVELS, (BUDGET,))
+    best = optimize(case, Exhaustive())
+    nothing = make_plan(case, jnp.zeros(5), name="nothing")
+    found = compare(case, best, nothing, draws=draws(64, 5), key=KEY)
+    gain = found.entries["log_burden.expected_gain"]
+    assert gain.value > 0.3 and gain.low is not None and gain.low > 0.0
+    change = found.entries["toxicity.drug_total_change"]
+    assert change.value == pytest.approx(4.0) and change.unit == "1"
+    with pytest.raises(ValueError, match="a plan of radiotherapy"):
+        recommend(case, Exhaustive(), jnp.zeros(5), fresh_draws=draws(8, 6), key=KEY)

@@ -136,7 +136,7 @@ def test_dynamic_programming_beats_every_threshold():
     found = value_iteration(process, tolerance=1e-6)
     start = np.asarray([first, np.log(RESISTANT)])
     value = _interpolated(states, found.value, start)
-    assert -value == pytest.approx(4827, abs=40)
+    assert -value == pytest.approx(4827, abs=15)
 
 
 def _interpolated(states, values, at):
