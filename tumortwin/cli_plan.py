@@ -201,6 +201,8 @@ def outcome_words(objective: str, minimal_gain: float) -> tuple[Mapping[str, Any
     words = {
         "log_burden": ({"name": "tumor mass", **share}, np.exp),
         "mean_log_burden": ({"name": "tumor mass averaged over time (geometric mean)", **share}, np.exp),
+        "area_under_burden": ({**plain, "name": "area under the tumor mass", "unit": "mm^3 day"}, np.asarray),
+        "burden": ({**plain, "name": "tumor mass", "unit": "mm^3"}, np.asarray),
         "time_to_progression": ({**plain, "name": "minus the time to progression", "unit": "day"}, np.asarray),
     }
     return words.get(objective, ({"name": objective.replace("_", " "), **plain}, np.asarray))

@@ -1,9 +1,11 @@
 """Every configuration composes; every mistake is a `ConfigError` that names it and offers what is near."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tumortwin.cli_plan import outcome_words
 from tumortwin.config import (
     ConfigError,
     compose,
@@ -13,6 +15,14 @@ from tumortwin.config import (
     groups,
     instantiate,
     one_of_each,
+)
+from tumortwin.control import (
+    AbstractObjective,
+    AbstractRisk,
+    FeasibleSet,
+    Region,
+    WeeklyFractions,
+    check_feasible,
 )
 from tumortwin.params import get_parameter, parameter_units
 
@@ -173,3 +183,23 @@ def test_a_folder_of_ones_own(tmp_path):
         compose(["runtime=mine"])
     with pytest.raises(ConfigError, match="existing folder"):
         compose([], config_dirs=[tmp_path / "none"])
+
+
+@pytest.mark.parametrize(
+    "group, option", [(g, o) for g in ("objective", "risk", "constraint") for o in group_options(g)]
+)
+def test_every_part_of_a_plan_is_built(group, option):
+    config = compose([f"{group}={option}"]).config
+    if group == "objective":
+        objective = instantiate(config.objective, where="objective")
+        assert isinstance(objective, AbstractObjective)
+        words, readable = outcome_words(objective.name, 0.05)
+        assert words["name"] and np.isfinite(readable(1.0))
+    elif group == "risk":
+        risk = instantiate(config.risk, where="risk")
+        assert isinstance(risk, AbstractRisk) and 1.0 <= float(risk(jnp.asarray([1.0, 2.0, 3.0]))) <= 3.1
+    else:
+        limits = [instantiate(node, where="constraint") for node in config.constraint.values()]
+        weeks = WeeklyFractions()
+        region = Region.of(weeks, limits)
+        assert region.contains(check_feasible(region)) and FeasibleSet(limits, weeks).total_dose == 60.0

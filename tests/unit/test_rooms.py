@@ -20,8 +20,9 @@ RANK = {name: rank for rank, names in enumerate([GROUND, *((n,) for n in PURE + 
 PURE_PACKAGES = {
     "jax", "equinox", "diffrax", "lineax", "optimistix", "optax", "numpyro", "blackjax", "jaxtyping", "numpy",
 }  # fmt: skip
-WITH_SCIPY = ("metrics", "twin", "inference")
+WITH_SCIPY = ("metrics", "twin", "inference", "control")
 WITH_SKLEARN = ("metrics",)  # the machine-learning baseline; imported where it is used
+WITH_CMAES = ("control",)  # the derivative-free baseline; imported where it is used
 KEPT_OUT = (
     "nibabel",
     "hydra",
@@ -34,6 +35,7 @@ KEPT_OUT = (
     "pooch",
     "zarr",
     "sklearn",
+    "cmaes",
 )
 MAX_LINES = 600
 
@@ -75,6 +77,7 @@ def violations(path: Path) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)} ({here}) imports {name}"
         elif here in GROUND + PURE and top not in sys.stdlib_module_names:
             allowed = (top == "scipy" and here in WITH_SCIPY) or (top == "sklearn" and here in WITH_SKLEARN)
+            allowed = allowed or (top == "cmaes" and here in WITH_CMAES)
             if top not in PURE_PACKAGES and not allowed:
                 yield f"{path.relative_to(ROOT)} (a pure room) imports {name}"
 

@@ -92,7 +92,8 @@ def compare(
       effective sample size;
     - `cvar_gain` CVaR(loss of reference) - CVaR(loss of plan); `worst_gain`: mean gain of the fifth that gains least.
 
-    Toxicity (total dose, BED_3, EQD2_3, BED_10, largest fraction) is the change from the reference, without interval.
+    Toxicity (of radiotherapy total dose, BED_3, EQD2_3, BED_10, largest fraction; of a drug its cumulative dose and
+    number of doses) is the change from the reference, without interval.
 
     **Arguments:** `minimal_gains`: objective name -> smallest gain that matters, in its unit (default 0); `level` of
     the tail; `key` for the bootstrap.
@@ -197,6 +198,9 @@ def _bootstrap(
 
 def _toxicity_entries(plan: Plan, reference: Plan) -> dict[str, Estimate]:
     return {
-        f"toxicity.{name}_change": Estimate(value - reference.toxicity[name], None, None, units.DOSE)
+        f"toxicity.{name}_change": Estimate(
+            value - reference.toxicity[name], None, None, units.DOSE if name.endswith("_gy") else units.FRACTION
+        )
         for name, value in plan.toxicity.items()
+        if name in reference.toxicity
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
+from jaxtyping import Array
 
 from tumortwin.control._plan import Plan
 from tumortwin.control._problem import PlanningProblem
@@ -13,11 +14,17 @@ OnStep = Callable[[Mapping[str, Any]], None]
 
 
 class AbstractController(eqx.Module):
-    """Chooses plan variables by `init / step / terminate / postprocess`; the state is explicit and on the host."""
+    """Chooses plan variables by `init / step / terminate / postprocess`; the state is explicit and on the host.
+
+    `key` is for controllers that draw random numbers; the others leave it alone.
+    """
 
     @abc.abstractmethod
-    def init(self, problem: PlanningProblem) -> Any:
-        """The state before the first step."""
+    def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Any:
+        """The state before the first step.
+
+        **Raises:** `Infeasible` for limits that no plan keeps together.
+        """
 
     @abc.abstractmethod
     def step(self, problem: PlanningProblem, state: Any) -> Any:
@@ -42,9 +49,10 @@ def optimize(
     *,
     name: str = "recommended",
     on_step: OnStep | None = None,
+    key: Array | None = None,
 ) -> Plan:
     """The plan that `controller` finds for `problem`; `on_step` is called with `controller.info` after every step."""
-    state = controller.init(problem)
+    state = controller.init(problem, key=key)
     while not controller.terminate(problem, state):
         state = controller.step(problem, state)
         if on_step is not None:

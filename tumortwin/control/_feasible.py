@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA, AbstractConstraint, earlier_effect
+from tumortwin.control._constraint import AbstractConstraint, AbstractDoseConstraint, earlier_effect
+from tumortwin.control._decision import AbstractParametrization
 from tumortwin.control._schedule import PlanVariables, WeeklyFractions
+from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
 
 BISECTIONS = 60
 """Halvings of a dual interval: past double precision (2^-60)."""
@@ -32,7 +34,8 @@ class FeasibleSet(eqx.Module):
 
     The limits are arrays, so one compiled projection serves every set of a shape.
 
-    **Raises:** `ValueError` when no plan keeps the limits, or when a bound is missing.
+    **Raises:** `ValueError` when no plan keeps the limits, when a bound is missing, and for a plan or a limit that is
+    not one of weekly fractions (`Region` is the general set).
     """
 
     low: np.ndarray
@@ -43,8 +46,14 @@ class FeasibleSet(eqx.Module):
     alpha_beta: np.ndarray
     fractions: int = eqx.field(static=True)
 
-    def __init__(self, constraints: Sequence[AbstractConstraint], parametrization: WeeklyFractions) -> None:
-        limits = [c.limits() for c in constraints]
+    def __init__(self, constraints: Sequence[AbstractConstraint], parametrization: AbstractParametrization) -> None:
+        foreign = [c.name for c in constraints if not isinstance(c, AbstractDoseConstraint)]
+        if foreign or not isinstance(parametrization, WeeklyFractions):
+            raise ValueError(
+                "required: weekly fractions and limits on radiotherapy, for the exact projection; received: "
+                f"{type(parametrization).__name__} {foreign}; try: PlanningProblem.region, which knows every limit"
+            )
+        limits = [c.limits() for c in constraints if isinstance(c, AbstractDoseConstraint)]
         weeks = parametrization.n_weeks
         low = np.max([np.broadcast_to(v.dose_low, weeks) for v in limits] + [np.zeros(weeks)], axis=0)
         high = np.min([np.broadcast_to(v.dose_high, weeks) for v in limits] + [np.full(weeks, np.inf)], axis=0)

@@ -1,6 +1,8 @@
 """What a plan is judged by, for one draw: a burden curve becomes one number, lower is better."""
 
 import abc
+import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,6 +12,11 @@ from jaxtyping import Array, Float
 
 from tumortwin import units
 from tumortwin._types import ScalarLike
+from tumortwin.treatments import Course
+
+
+def _pairs(units_by_name: Mapping[str, str] | tuple) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(dict(units_by_name).items()))
 
 
 class Curve(eqx.Module):
@@ -19,10 +26,19 @@ class Curve(eqx.Module):
     the doses; a curve sampled on fixed days that fall between doses has no correct gradient with respect to the start
     day in objectives that integrate over treatment (`MeanLogBurden`, `TimeToProgression`), and a correct one in
     `LogBurden` after the last dose.
+
+    What else a burden function may hand over: `quantities`, further states on the same days by name (white cells, body
+    weight, resistant cells); `parameters`, constants of the draw by name (growth_rate, carrying_capacity);
+    `given`, the decided doses by agent (a planning problem adds them); `units` by name, `burden` among them: an
+    objective that needs a unit asks for it.
     """
 
     days: Float[Array, " time"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
     burden: Float[Array, " time"] = eqx.field(converter=jnp.asarray)
+    quantities: dict[str, Float[Array, " time"]] = eqx.field(default_factory=dict)
+    parameters: dict[str, Float[Array, ""]] = eqx.field(default_factory=dict)
+    given: dict[str, Course] = eqx.field(default_factory=dict)
+    units: tuple[tuple[str, str], ...] = eqx.field(static=True, default=(), converter=_pairs)
 
     def __check_init__(self) -> None:
         # A batch of curves carries leading axes; one curve has at least two days.
@@ -32,18 +48,69 @@ class Curve(eqx.Module):
                 f"{self.burden.shape} burdens"
             )
 
-    def log_burden(self, day: ScalarLike, *, before: bool = False) -> Float[Array, ""]:
-        """Natural logarithm of the burden at `day`, linear between the days given and constant outside them.
+    def unit_of(self, name: str) -> str:
+        """The unit of `burden`, of a quantity or of a parameter.
 
-        On a day with a jump the value after it, or the value `before` it.
+        **Raises:** `ValueError` where none was declared.
         """
+        declared = dict(self.units)
+        if name not in declared:
+            raise ValueError(
+                f"required: the unit of {name!r}; received: units of {sorted(declared) or 'nothing'}; "
+                f"try: Curve(..., units={{{name!r}: ...}}) in the burden function"
+            )
+        return declared[name]
+
+    def quantity(self, name: str) -> Float[Array, " time"]:
+        """The values of a named state on the days of the curve; `burden` is one.
+
+        **Raises:** `ValueError` for a name that the burden function does not hand over.
+        """
+        known = {"burden": self.burden, **self.quantities}
+        if name not in known:
+            raise ValueError(f"required: a quantity of the curve ({', '.join(known)}); received: {name!r}")
+        return known[name]
+
+    def parameter(self, name: str) -> Float[Array, ""]:
+        """A constant of the draw.
+
+        **Raises:** `ValueError` for a name that the burden function does not hand over.
+        """
+        if name not in self.parameters:
+            raise ValueError(
+                f"required: a parameter of the curve ({', '.join(self.parameters) or 'it has none'}); "
+                f"received: {name!r}; try: Curve(..., parameters={{{name!r}: ...}}) in the burden function"
+            )
+        return self.parameters[name]
+
+    def value(self, name: str, day: ScalarLike) -> Float[Array, ""]:
+        """A named state at `day`, linear between the days given and constant outside them; after a jump."""
+        index, share = self._place(day, before=False)
+        values = self.quantity(name)
+        return values[index] + share * (values[index + 1] - values[index])
+
+    def with_given(self, given: dict[str, Course]) -> "Curve":
+        """The same curve, with the doses that led to it."""
+        return dataclasses.replace(self, given=given)
+
+    def _place(self, day: ScalarLike, *, before: bool) -> tuple[Array, Array]:
+        """Index of the piece that `day` falls into and the share of the piece that lies before it."""
         # jnp.interp is not used: on a repeated day it takes neither limit reliably.
-        days, values = self.days, jnp.log(self.burden)
+        days = self.days
         at = jnp.clip(jnp.asarray(day, days.dtype), days[0], days[-1])
         index = jnp.searchsorted(days, at, side="left" if before else "right") - 1
         index = jnp.clip(index, 0, days.size - 2)
         span = days[index + 1] - days[index]
         share = (at - days[index]) / jnp.where(span > 0.0, span, 1.0)
+        return index, jnp.where(span > 0.0, share, 0.0 if before else 1.0)  # a jump on the last day: after it
+
+    def log_burden(self, day: ScalarLike, *, before: bool = False) -> Float[Array, ""]:
+        """Natural logarithm of the burden at `day`, linear between the days given and constant outside them.
+
+        On a day with a jump the value after it, or the value `before` it.
+        """
+        index, share = self._place(day, before=before)
+        values = jnp.log(self.burden)
         return values[index] + share * (values[index + 1] - values[index])
 
     def segments(self, start: ScalarLike, end: ScalarLike) -> tuple[Array, Array, Array]:

@@ -5,11 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import PyTree
+
 from tumortwin.control._constraint import AbstractConstraint
-from tumortwin.control._evaluate import sample_risk
+from tumortwin.control._decision import AbstractParametrization
+from tumortwin.control._evaluate import losses, sample_risk
 from tumortwin.control._problem import PlanningProblem
-from tumortwin.control._schedule import PlanVariables, WeeklyFractions
-from tumortwin.control._toxicity import toxicity
+from tumortwin.control._schedule import PlanVariables
 
 ACTIVE_WITHIN = 0.05
 """A constraint counts as active when it is met to this much (Gy, day): the rounding of a deliverable plan."""
@@ -19,14 +21,16 @@ ACTIVE_WITHIN = 0.05
 class Plan:
     """One treatment plan.
 
-    `variables` and `parametrization` say what is given; `toxicity` its dose summary [Gy]; `risk` measure, objective,
+    `variables` and `parametrization` say what is given; `toxicity` what it costs (names that end in `_gy` are doses
+    [Gy], the others have no unit); `risk` measure, objective,
     value and number of draws **on the draws it was chosen with** (optimistic: judge a plan by `compare` on fresh
-    draws); `constraints` one entry a limit; `convergence` how the search ended.
+    draws); `constraints` one entry a limit, those on the outcome after those on the decision; `convergence` how the
+    search ended.
     """
 
     name: str
-    variables: PlanVariables
-    parametrization: WeeklyFractions
+    variables: PyTree
+    parametrization: AbstractParametrization
     toxicity: Mapping[str, float]
     risk: Mapping[str, Any]
     constraints: tuple[Mapping[str, Any], ...]
@@ -34,13 +38,22 @@ class Plan:
 
     @property
     def weekly_fraction_dose(self) -> tuple[float, ...]:
-        """Dose a fraction [Gy] of every week."""
-        return tuple(float(d) for d in self.variables.weekly_fraction_dose)
+        """Dose a fraction [Gy] of every week, of a plan of weekly fractions."""
+        return tuple(float(d) for d in self._weekly.weekly_fraction_dose)
 
     @property
     def start_day(self) -> float:
-        """Day of the first fraction."""
-        return float(self.variables.start_day)
+        """Day of the first fraction, of a plan of weekly fractions."""
+        return float(self._weekly.start_day)
+
+    @property
+    def _weekly(self) -> PlanVariables:
+        if not isinstance(self.variables, PlanVariables):
+            raise ValueError(
+                f"required: a plan of weekly fractions; received: one of {type(self.parametrization).__name__}; "
+                "try: plan.variables and plan.to_json()"
+            )
+        return self.variables
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, names and lists; what is not finite becomes None."""
@@ -55,19 +68,11 @@ class Plan:
 
     def describe(self) -> str:
         """One sentence for a report."""
-        doses = ", ".join(f"{d:.2f}" for d in self.weekly_fraction_dose)
-        dose = self.toxicity
-        return (
-            f"{self.name}: first fraction on day {self.start_day:g}, {self.parametrization.fractions_per_week} "
-            f"fractions a week of {doses} Gy (week 1 to {self.parametrization.n_weeks}); "
-            f"total {dose['total_dose_gy']:.1f} Gy, "
-            f"normal-tissue BED {dose['bed_3_gy']:.1f} Gy (alpha/beta 3), largest fraction "
-            f"{dose['max_fraction_dose_gy']:.2f} Gy"
-        )
+        return f"{self.name}: {self.parametrization.sentence(self.variables)}"
 
 
 def constraint_entry(
-    constraint: AbstractConstraint, variables: PlanVariables, parametrization: WeeklyFractions
+    constraint: AbstractConstraint, variables: PyTree, parametrization: AbstractParametrization
 ) -> dict[str, Any]:
     """How one constraint stands under a plan: limit, violation, whether it is active."""
     violation = float(constraint.violation(variables, parametrization))
@@ -80,9 +85,31 @@ def constraint_entry(
     }
 
 
+def outcome_entries(problem: PlanningProblem, variables: PyTree) -> list[dict[str, Any]]:
+    """How every outcome limit stands under a plan: its residual, and what it says without surrogate."""
+    limits = problem.outcome_limits
+    if not limits:
+        return []
+    values = losses(problem, variables, [limit.objective for limit in limits])
+    entries = []
+    for limit, found in zip(limits, values, strict=True):
+        violation = float(limit.residual(found, problem.weights))
+        entries.append(
+            {
+                "name": limit.name,
+                "unit": limit.objective.gain_unit,
+                **limit.describe(),
+                "violation": violation,
+                "active": violation > -ACTIVE_WITHIN,
+                **limit.checked(found, problem.weights),
+            }
+        )
+    return entries
+
+
 def make_plan(
     problem: PlanningProblem,
-    variables: PlanVariables,
+    variables: PyTree,
     *,
     name: str,
     value: float | None = None,
@@ -95,14 +122,17 @@ def make_plan(
         name=name,
         variables=variables,
         parametrization=parametrization,
-        toxicity=toxicity(parametrization.fraction_doses(variables)).describe(),
+        toxicity=dict(parametrization.cost(variables)),
         risk={
             "objective": problem.objective.name,
             **problem.risk.describe(),
             "value": value,
             "n_draws": problem.n_draws,
         },
-        constraints=tuple(constraint_entry(c, variables, parametrization) for c in problem.constraints),
+        constraints=(
+            *(constraint_entry(c, variables, parametrization) for c in problem.constraints),
+            *outcome_entries(problem, variables),
+        ),
         convergence=dict(convergence or {}),
     )
 

@@ -98,7 +98,13 @@ class ProjectedGradient(AbstractController):
     start_step: float = eqx.field(static=True, converter=float, default=1.0)
     dose_step: float = eqx.field(static=True, converter=float, default=0.01)
 
-    def init(self, problem: PlanningProblem) -> Search:
+    def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Search:
+        del key
+        if problem.outcome_limits:
+            raise ValueError(
+                "required: limits on the decision alone, for projected gradients; received: limits on the outcome; "
+                'try: ScipyGradient("SLSQP")'
+            )
         feasible = problem.feasible_set
         starts = default_starts(feasible, self.reference)
         points = {name: self._pack(v) for name, v in starts.items()}

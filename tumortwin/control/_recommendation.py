@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from tumortwin.control._comparison import Comparison, compare_judged, judge
 from tumortwin.control._constraint import (
-    NORMAL_TISSUE_ALPHA_BETA,
     AbstractConstraint,
+    AbstractDoseConstraint,
     EffectiveDose,
     earlier_effect,
 )
@@ -19,7 +19,7 @@ from tumortwin.control._evaluate import losses
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._plan import Plan, jsonable, make_plan
 from tumortwin.control._problem import PlanningProblem
-from tumortwin.control._schedule import PlanVariables
+from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,17 @@ def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -
     """The constraints, with the normal-tissue BED (alpha/beta 3) held at or below that of `reference` as well.
 
     A BED limit with another alpha/beta stays beside it. Earlier fractions count in the limit, so theirs is added.
+
+    **Raises:** `ValueError` for a plan without radiotherapy.
     """
-    same = [c for c in constraints if c.limits().alpha_beta == NORMAL_TISSUE_ALPHA_BETA]
-    others = tuple(c for c in constraints if c.limits().alpha_beta != NORMAL_TISSUE_ALPHA_BETA)
+    if "bed_3_gy" not in reference.toxicity:
+        raise ValueError(
+            f"required: a plan of radiotherapy, for its equal-effect twin; received: {', '.join(reference.toxicity)}; "
+            "try: plan(...) and compare(...)"
+        )
+    dosed = [c for c in constraints if isinstance(c, AbstractDoseConstraint)]
+    same = [c for c in dosed if c.limits().alpha_beta == NORMAL_TISSUE_ALPHA_BETA]
+    others = tuple(c for c in constraints if all(c is not other for other in same))
     before = earlier_effect(reference.parametrization, NORMAL_TISSUE_ALPHA_BETA)
     limit = min([reference.toxicity["bed_3_gy"] + before, *(c.limits().effective_dose for c in same)])
     return (*others, EffectiveDose(limit, NORMAL_TISSUE_ALPHA_BETA))
@@ -99,7 +107,7 @@ def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -
 def recommend(
     problem: PlanningProblem,
     controller: AbstractController,
-    standard_of_care: PlanVariables,
+    standard_of_care: PyTree,
     *,
     fresh_draws: PyTree,
     fresh_weights: Float[Array, " draw"] | None = None,
@@ -123,8 +131,8 @@ def recommend(
         raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
     problem = problem if usable.all() else problem.kept(usable)
     reference = make_plan(problem, standard_of_care, name="standard of care")
-    first = optimize(problem, controller, name="recommended", on_step=on_step)
     held = problem.with_constraints(with_effect_of(problem.constraints, reference))
+    first = optimize(problem, controller, name="recommended", on_step=on_step)
     second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step)
     plans = {"recommended": first, "equal_effect": second, "standard_of_care": reference}
     judged = {name: judge(problem.with_draws(fresh_draws, fresh_weights), p, objectives) for name, p in plans.items()}

@@ -79,7 +79,7 @@ class CVaR(AbstractRisk):
     name: ClassVar[str] = "cvar"
 
     def __check_init__(self) -> None:
-        _check_level(self.level)
+        check_level(self.level)
 
     def __call__(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> Float[Array, ""]:
         share = tail_weights(jax.lax.stop_gradient(values), weights, self.level)
@@ -97,7 +97,7 @@ class Quantile(AbstractRisk):
     name: ClassVar[str] = "quantile"
 
     def __check_init__(self) -> None:
-        _check_level(self.level)
+        check_level(self.level)
 
     def __call__(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> Float[Array, ""]:
         order = jnp.argsort(values)
@@ -131,6 +131,7 @@ class Entropic(AbstractRisk):
         return {"measure": self.name, "theta": self.theta}
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raises `ValueError` for a level outside [0, 1)."""
     if not 0.0 <= level < 1.0:
         raise ValueError(f"required: a level in [0, 1); received: {level}; try: 0.8, the mean of the worst fifth")

@@ -1,5 +1,6 @@
 """The decision: dose a fraction of every week and the day treatment starts, and the schedule they stand for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from tumortwin import units
+from tumortwin.control._decision import RADIOTHERAPY, AbstractParametrization, DecisionSpace, scheduled
+from tumortwin.control._toxicity import toxicity
 from tumortwin.treatments import Course, Schedule
 
 WEEKDAYS = 5
@@ -28,7 +31,7 @@ class PlanVariables(eqx.Module):
     start_day: Float[Array, ""] = eqx.field(converter=_strong, metadata={"unit": units.TIME})
 
 
-class WeeklyFractions(eqx.Module):
+class WeeklyFractions(AbstractParametrization):
     """Radiotherapy in weeks of equal fractions.
 
     $$ t_{w,i} = t_{start} + 7 w + o_i, \\qquad d_{w,i} = d_w $$
@@ -85,6 +88,35 @@ class WeeklyFractions(eqx.Module):
         shape = (self.n_weeks, self.fractions_per_week)
         return jnp.broadcast_to(variables.weekly_fraction_dose[:, None], shape).reshape(-1)
 
+    @property
+    def space(self) -> DecisionSpace:
+        n = self.n_weeks
+        return DecisionSpace(
+            np.append(np.zeros(n), -np.inf),
+            np.full(n + 1, np.inf),
+            np.zeros(n + 1, bool),
+            (*(f"week[{week + 1}]" for week in range(n)), "start_day"),
+            (*((units.DOSE,) * n), units.TIME),
+        )
+
+    def variables(self, vector: Float[Array, " n"]) -> PlanVariables:
+        return PlanVariables(vector[:-1], vector[-1])
+
+    def vector(self, variables: PlanVariables) -> Float[Array, " n"]:
+        return jnp.append(variables.weekly_fraction_dose, variables.start_day)
+
+    def courses(self, variables: PlanVariables) -> dict[str, Course]:
+        times = variables.start_day + jnp.asarray(self.fraction_days)
+        return {RADIOTHERAPY: Course(times, self.fraction_doses(variables))}
+
+    @property
+    def affine_doses(self) -> bool:
+        return True
+
+    @property
+    def fixed_times(self) -> bool:
+        return False
+
     def schedule(self, variables: PlanVariables) -> Schedule:
         """All treatment under `variables`: fixed treatment, then the fractions and the drugs that move with them."""
         if variables.weekly_fraction_dose.shape != (self.n_weeks,):
@@ -92,12 +124,21 @@ class WeeklyFractions(eqx.Module):
                 f"required: {self.n_weeks} weekly fraction doses; received: {variables.weekly_fraction_dose.shape}"
             )
         start = variables.start_day
-        fractions = Course(start + jnp.asarray(self.fraction_days), self.fraction_doses(variables))
-        drugs = dict(self.fixed.drugs)
-        for name, course in self.concurrent.items():
-            moved = Course(start + course.times, course.doses)
-            drugs[name] = _joined(drugs[name], moved) if name in drugs else moved
-        return Schedule(_joined(self.fixed.radiotherapy, fractions), drugs, self.fixed.resections)
+        moved = {name: Course(start + course.times, course.doses) for name, course in self.concurrent.items()}
+        return scheduled(self.courses(variables) | moved, self.fixed)
+
+    def cost(self, variables: PlanVariables) -> Mapping[str, float]:
+        return toxicity(self.fraction_doses(variables)).describe()
+
+    def sentence(self, variables: PlanVariables) -> str:
+        doses = ", ".join(f"{d:.2f}" for d in variables.weekly_fraction_dose.tolist())
+        dose = self.cost(variables)
+        return (
+            f"first fraction on day {float(variables.start_day):g}, {self.fractions_per_week} fractions a week of "
+            f"{doses} Gy (week 1 to {self.n_weeks}); total {dose['total_dose_gy']:.1f} Gy, "
+            f"normal-tissue BED {dose['bed_3_gy']:.1f} Gy (alpha/beta 3), largest fraction "
+            f"{dose['max_fraction_dose_gy']:.2f} Gy"
+        )
 
     def uniform(self, fraction_dose: float, start_day: float) -> PlanVariables:
         """The same dose in every fraction; 2 Gy is the standard of care of 30 x 2 Gy."""
@@ -113,7 +154,3 @@ class WeeklyFractions(eqx.Module):
             "earlier_dose_gy": sum(self.earlier),
             "schedule": self.schedule(variables).describe(),
         }
-
-
-def _joined(first: Course, second: Course) -> Course:
-    return Course(jnp.concatenate([first.times, second.times]), jnp.concatenate([first.doses, second.doses]))

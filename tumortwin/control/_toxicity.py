@@ -7,8 +7,10 @@ from jaxtyping import Array, Float
 
 from tumortwin import units
 from tumortwin._types import ScalarLike
-from tumortwin.control._constraint import NORMAL_TISSUE_ALPHA_BETA
 from tumortwin.treatments import biologically_effective_dose, equivalent_dose_2gy
+
+NORMAL_TISSUE_ALPHA_BETA = 3.0
+"""alpha/beta [Gy] of late-responding normal tissue. Convention; Fowler, Br J Radiol 62 (1989)."""
 
 TUMOR_ALPHA_BETA = 10.0
 """alpha/beta [Gy] of the BED_10 in a report. Convention for high-grade glioma; Qi et al. 2006 give 10 +- 15 Gy."""

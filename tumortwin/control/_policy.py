@@ -1,0 +1,123 @@
+"""Feedback: what is given next follows from what is seen. Stop and restart thresholds, and plans over them."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from tumortwin import units
+from tumortwin.control._decision import AbstractParametrization, DecisionSpace
+from tumortwin.treatments import Course
+
+
+class AbstractFeedbackPolicy(eqx.Module):
+    """A rule from what is seen at a visit to what is given until the next; its memory is explicit."""
+
+    @abc.abstractmethod
+    def start(self, observed: Float[Array, ""]) -> PyTree:
+        """The memory before the first visit, given the baseline."""
+
+    @abc.abstractmethod
+    def decide(self, memory: PyTree, observed: Float[Array, ""]) -> tuple[PyTree, Float[Array, ""]]:
+        """The memory after a visit, and the dose (0 to 1 of the full dose) until the next."""
+
+
+class HysteresisPolicy(AbstractFeedbackPolicy):
+    """Adaptive therapy: stop below one threshold, restart above another, keep on in between.
+
+    $$ on \\leftarrow \\begin{cases} 0 & N \\le stop \\cdot N_0 \\\\ 1 & N \\ge restart \\cdot N_0 \\\\ on & else
+       \\end{cases} $$
+
+    Thresholds are shares of the baseline N_0, what was seen first. Equal thresholds are a single one (given at or above
+    it, not below). Treatment starts on.
+
+    **Good values:** stop 0.5, restart 1 (Zhang et al. 2017); stop 0.8, restart 1.
+
+    **Limits:** a switch has no gradient: plan thresholds with `Exhaustive` or `CovarianceAdaptation` (mathematical).
+
+    **Reference:** Zhang, Cunningham, Brown and Gatenby, "Integrating evolutionary dynamics into treatment of
+    metastatic castrate-resistant prostate cancer", Nat Commun 8 (2017).
+    """
+
+    stop: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.FRACTION})
+    restart: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.FRACTION})
+
+    def start(self, observed: Float[Array, ""]) -> tuple[Array, Array]:
+        return jnp.asarray(observed), jnp.ones_like(observed)
+
+    def decide(
+        self, memory: tuple[Array, Array], observed: Float[Array, ""]
+    ) -> tuple[tuple[Array, Array], Float[Array, ""]]:
+        baseline, on = memory
+        above = observed >= self.restart * baseline
+        below = observed < self.stop * baseline
+        on = jnp.where(above, 1.0, jnp.where(below, 0.0, on))
+        return (baseline, on), on
+
+
+class ConstantPolicy(AbstractFeedbackPolicy):
+    """The same `dose` at every visit, whatever is seen: 1 is continuous therapy, 0 none."""
+
+    dose: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.FRACTION})
+
+    def start(self, observed: Float[Array, ""]) -> tuple[()]:
+        del observed
+        return ()
+
+    def decide(self, memory: tuple[()], observed: Float[Array, ""]) -> tuple[tuple[()], Float[Array, ""]]:
+        return memory, self.dose * jnp.ones_like(observed)
+
+
+class PolicyThresholds(AbstractParametrization):
+    """A plan that is a rule: u = (stop, width), the `HysteresisPolicy` with restart = stop + width.
+
+    The burden function takes the policy as its schedule and runs the closed loop.
+
+    **Arguments:** bounds of `stop` and `width`, shares of the baseline.
+
+    **Good values:** stop 0.2-1.1, width 0-0.5.
+    """
+
+    stop: tuple[float, float] = eqx.field(static=True, default=(0.2, 1.0))
+    width: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.5))
+
+    @property
+    def space(self) -> DecisionSpace:
+        low, high = (np.asarray([self.stop[k], self.width[k]], dtype=float) for k in (0, 1))
+        return DecisionSpace(low, high, np.zeros(2, bool), ("stop", "width"), (units.FRACTION, units.FRACTION))
+
+    def variables(self, vector: Float[Array, " n"]) -> Float[Array, " n"]:
+        return vector
+
+    def vector(self, variables: Float[Array, " n"]) -> Float[Array, " n"]:
+        return variables
+
+    def courses(self, variables: Float[Array, " n"]) -> dict[str, Course]:
+        del variables
+        return {}
+
+    @property
+    def affine_doses(self) -> bool:
+        return True
+
+    @property
+    def fixed_times(self) -> bool:
+        return True
+
+    def schedule(self, variables: Float[Array, " n"]) -> HysteresisPolicy:
+        return HysteresisPolicy(variables[0], variables[0] + variables[1])
+
+    def cost(self, variables: Float[Array, " n"]) -> Mapping[str, float]:
+        del variables
+        return {}
+
+    def describe(self, variables: Float[Array, " n"]) -> dict[str, Any]:
+        return {"stop": float(variables[0]), "restart": float(variables[0] + variables[1])}
+
+    def sentence(self, variables: Float[Array, " n"]) -> str:
+        stop, restart = float(variables[0]), float(variables[0] + variables[1])
+        return f"stop when the burden is below {stop:.0%} of its first value, restart at {restart:.0%}"
