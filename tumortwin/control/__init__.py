@@ -21,6 +21,7 @@ from tumortwin.control._covariance_adaptation import CovarianceAdaptation as Cov
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
+from tumortwin.control._delivered import Delivered as Delivered
 from tumortwin.control._evaluate import curves as curves
 from tumortwin.control._evaluate import judged_vectors as judged_vectors
 from tumortwin.control._evaluate import losses as losses
