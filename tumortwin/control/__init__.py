@@ -6,6 +6,8 @@ from tumortwin.control._calendar import LockOut as LockOut
 from tumortwin.control._calendar import MinimumInterval as MinimumInterval
 from tumortwin.control._calendar import Relaxed as Relaxed
 from tumortwin.control._calendar import Weekdays as Weekdays
+from tumortwin.control._combined import Combined as Combined
+from tumortwin.control._combined import OfPart as OfPart
 from tumortwin.control._comparison import Comparison as Comparison
 from tumortwin.control._comparison import Estimate as Estimate
 from tumortwin.control._comparison import compare as compare
