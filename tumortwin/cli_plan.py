@@ -13,6 +13,8 @@ from tumortwin.cli_patient import Case, planned_treatment
 from tumortwin.config import ConfigError, instantiate
 from tumortwin.control import (
     AbstractConstraint,
+    AbstractController,
+    Delivered,
     FeasibleSet,
     PlanningProblem,
     PlanVariables,
@@ -208,17 +210,26 @@ def outcome_words(objective: str, minimal_gain: float) -> tuple[Mapping[str, Any
     return words.get(objective, ({"name": objective.replace("_", " "), **plain}, np.asarray))
 
 
-def _recommendation(
-    run: Run, posterior: Posterior, problem: PlanningProblem, standard: PlanVariables
-) -> dict[str, Any]:
-    settings = run.config.controller
-    controller = ProjectedGradient(
+def search_of(settings: DictConfig, standard: PlanVariables) -> AbstractController:
+    """The controller: `controller.search` where it is given, rounded to what can be delivered; else projected
+    gradients."""
+    if settings.get("search") is not None:
+        search = instantiate(settings.search, where="controller.search")
+        return Delivered(search, standard, start_step=float(settings.start_step))
+    return ProjectedGradient(
         standard,
         tolerance=float(settings.tolerance),
         max_gradients=int(settings.max_gradients),
         probe_steps=int(settings.probe_steps),
         start_step=float(settings.start_step),
     )
+
+
+def _recommendation(
+    run: Run, posterior: Posterior, problem: PlanningProblem, standard: PlanVariables
+) -> dict[str, Any]:
+    settings = run.config.controller
+    controller = search_of(settings, standard)
     minimal = float(settings.minimal_gain)
     with run.progress.task("schedule", total=2 * int(settings.max_gradients)) as bar:
         found = recommend_schedule(
@@ -228,7 +239,7 @@ def _recommendation(
             standard,
             n_fresh=int(settings.fresh_draws),
             minimal_gains={problem.objective.name: minimal},
-            on_step=lambda info: bar.update(info["gradient_evaluations"]),
+            on_step=lambda info: bar.update(info.get("gradient_evaluations", 0)),
             key=run.key("compare"),
         )
     content = found.to_json()

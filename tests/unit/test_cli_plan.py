@@ -10,11 +10,19 @@ import twin_case as tiny
 from tumortwin._errors import InputError
 from tumortwin.cli_files import failed_checks
 from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
-from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy
+from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy, search_of
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
 from tumortwin.cli_scans import Setting, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
-from tumortwin.control import FeasibleSet, TotalDose
+from tumortwin.control import (
+    CovarianceAdaptation,
+    Delivered,
+    FeasibleSet,
+    ProjectedGradient,
+    ScipyGradient,
+    TotalDose,
+    WeeklyFractions,
+)
 from tumortwin.control._rounding import deliverable
 from tumortwin.inference import Posterior
 from tumortwin.treatments import Course, Resection, Schedule, weekday_fractions
@@ -226,3 +234,20 @@ def test_a_virtual_tumor_is_drawn_from_what_the_configuration_says():
     assert found.diffusivity == (0.2, 0.1) and found.rate_spread == 0.0 and found.rate == VirtualTumor().rate
     with pytest.raises(ConfigError, match="rate_spread"):
         virtual_tumor({"rate_spred": 0.1})
+
+
+# --- the search ---
+
+
+@pytest.mark.parametrize(
+    ("controller", "kind"),
+    [("open_loop", ProjectedGradient), ("slsqp", ScipyGradient), ("cma_es", CovarianceAdaptation)],
+)
+def test_every_controller_of_a_configuration_is_built(controller, kind):
+    settings = compose(["task=twin", f"controller={controller}"]).config.controller
+    found = search_of(settings, WeeklyFractions().uniform(2.0, 35.0))
+    if isinstance(found, Delivered):
+        assert isinstance(found.controller, kind) and found.start_step == 7.0
+        assert float(found.reference.start_day) == 35.0
+    else:
+        assert isinstance(found, kind)

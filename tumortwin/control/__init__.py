@@ -6,6 +6,8 @@ from tumortwin.control._calendar import LockOut as LockOut
 from tumortwin.control._calendar import MinimumInterval as MinimumInterval
 from tumortwin.control._calendar import Relaxed as Relaxed
 from tumortwin.control._calendar import Weekdays as Weekdays
+from tumortwin.control._combined import Combined as Combined
+from tumortwin.control._combined import OfPart as OfPart
 from tumortwin.control._comparison import Comparison as Comparison
 from tumortwin.control._comparison import Estimate as Estimate
 from tumortwin.control._comparison import compare as compare
@@ -21,6 +23,7 @@ from tumortwin.control._covariance_adaptation import CovarianceAdaptation as Cov
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
+from tumortwin.control._delivered import Delivered as Delivered
 from tumortwin.control._evaluate import curves as curves
 from tumortwin.control._evaluate import judged_vectors as judged_vectors
 from tumortwin.control._evaluate import losses as losses

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -122,7 +123,8 @@ def recommend(
     First within the constraints of `problem`; then with the normal-tissue BED (alpha/beta 3) held at that of the
     standard of care as well, because larger fractions and gaps buy tumor kill with late toxicity at equal total dose.
 
-    **Arguments:** as `compare`; `fresh_draws` must not be the draws of the problem.
+    **Arguments:** as `compare`, whose bootstrap takes `key`, and so does a search that draws random numbers (folded);
+    `fresh_draws` must not be the draws of the problem.
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
@@ -132,8 +134,9 @@ def recommend(
     problem = problem if usable.all() else problem.kept(usable)
     reference = make_plan(problem, standard_of_care, name="standard of care")
     held = problem.with_constraints(with_effect_of(problem.constraints, reference))
-    first = optimize(problem, controller, name="recommended", on_step=on_step)
-    second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step)
+    keys = [jax.random.fold_in(key, k) for k in (1, 2)]
+    first = optimize(problem, controller, name="recommended", on_step=on_step, key=keys[0])
+    second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step, key=keys[1])
     plans = {"recommended": first, "equal_effect": second, "standard_of_care": reference}
     judged = {name: judge(problem.with_draws(fresh_draws, fresh_weights), p, objectives) for name, p in plans.items()}
     comparisons = [

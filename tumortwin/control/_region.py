@@ -1,7 +1,6 @@
 """All decisions that keep every hard limit: rows, bounds and curved limits, for any parametrisation."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -93,26 +92,13 @@ class Region:
         """The residuals of the limits that are not affine, one after another."""
         if not self.curved:
             return np.zeros(0)
-        return np.asarray(self._curved_values(jnp.asarray(vector)))
+        return np.asarray(_values(self._curved_constraints, self.parametrization, jnp.asarray(vector)))
 
     def curved_jacobian(self, vector: np.ndarray) -> np.ndarray:
         """Their derivatives [residual n]."""
         if not self.curved:
             return np.zeros((0, self.size))
-        return np.asarray(self._curved_slopes(jnp.asarray(vector)))
-
-    @functools.cached_property
-    def _curved_values(self):
-        return jax.jit(lambda u: _residuals_at(self._curved_constraints, self.parametrization, u))
-
-    @functools.cached_property
-    def _curved_slopes(self):
-        return jax.jit(jax.jacfwd(lambda u: _residuals_at(self._curved_constraints, self.parametrization, u)))
-
-    @functools.cached_property
-    def _curved_many(self):
-        worst = jax.vmap(lambda u: jnp.max(_residuals_at(self._curved_constraints, self.parametrization, u)))
-        return jax.jit(worst)
+        return np.asarray(_slopes(self._curved_constraints, self.parametrization, jnp.asarray(vector)))
 
     @property
     def _curved_constraints(self) -> tuple[AbstractConstraint, ...]:
@@ -135,7 +121,8 @@ class Region:
         whole = vectors[:, self.space.integer]
         inside &= (np.abs(whole - np.round(whole)) <= tolerance).all(axis=1)
         if self.curved:
-            inside &= np.asarray(self._curved_many(jnp.asarray(vectors))) <= tolerance
+            worst = _worst_of_many(self._curved_constraints, self.parametrization, jnp.asarray(vectors))
+            inside &= np.asarray(worst) <= tolerance
         return np.asarray(inside)
 
     def narrowed(self, lower: np.ndarray, upper: np.ndarray) -> "Region":
@@ -155,22 +142,31 @@ def _residuals_at(
     return jnp.concatenate([c.residuals(variables, parametrization) for c in constraints])
 
 
+# Compiled once for limits of a kind, whatever part of the region or visit of a course asks.
+_values = eqx.filter_jit(_residuals_at)
+
+
+@eqx.filter_jit
+def _slopes(
+    constraints: tuple[AbstractConstraint, ...], parametrization: AbstractParametrization, vector: Array
+) -> Float[Array, "residual n"]:
+    return jax.jacfwd(lambda u: _residuals_at(constraints, parametrization, u))(vector)
+
+
+@eqx.filter_jit
+def _worst_of_many(
+    constraints: tuple[AbstractConstraint, ...], parametrization: AbstractParametrization, vectors: Array
+) -> Float[Array, " m"]:
+    return jax.vmap(lambda u: jnp.max(_residuals_at(constraints, parametrization, u)))(vectors)
+
+
 def _row(
     constraint: AbstractConstraint, parametrization: AbstractParametrization, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A and b of an affine constraint: its derivative, and minus its value at zero."""
-
-    def residuals(vector: Array) -> Array:
-        return _residuals_at((constraint,), parametrization, vector)
-
-    values, matrix = _affine_parts(residuals, size)
-    return matrix, -values
-
-
-def _affine_parts(residuals, size: int) -> tuple[np.ndarray, np.ndarray]:
-    both = eqx.filter_jit(lambda u: (residuals(u), jax.jacfwd(residuals)(u)))
-    values, matrix = both(jnp.zeros(size))
-    return np.asarray(values), np.asarray(matrix)
+    zero = jnp.zeros(size)
+    matrix, values = _slopes((constraint,), parametrization, zero), _values((constraint,), parametrization, zero)
+    return np.asarray(matrix), -np.asarray(values)
 
 
 def _tightened(space: DecisionSpace, rows: Rows) -> tuple[np.ndarray, np.ndarray]:

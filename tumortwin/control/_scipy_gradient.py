@@ -39,7 +39,8 @@ class ScipyGradient(AbstractController):
     bounds alone, with many components. Gradients are those of JAX. The starts are an inner point, the projected ends
     and middle of the box, and its early and late halves (front- and back-loaded); `random` further ones need a `key`.
 
-    **Arguments:** `method`; `random` starts; `max_iterations` each; `tolerance` of the scaled risk.
+    **Arguments:** `method`; `random` starts; `starts` at most, of those named first (None: all); `max_iterations`
+    each; `tolerance` of the scaled risk.
 
     **Good values:** random 0 for up to ten components.
 
@@ -54,6 +55,7 @@ class ScipyGradient(AbstractController):
 
     method: str = eqx.field(static=True, default=SLSQP)
     random: int = eqx.field(static=True, default=0)
+    starts: int | None = eqx.field(static=True, default=None)
     max_iterations: int = eqx.field(static=True, default=200)
     tolerance: float = eqx.field(static=True, converter=float, default=1e-9)
 
@@ -69,7 +71,7 @@ class ScipyGradient(AbstractController):
                 "try: BranchAndBound() or RelaxAndRound()"
             )
         nearest = Nearest.of(region)
-        return Descents(nearest, tuple(starting_points(nearest, self.random, key)), None, ())
+        return Descents(nearest, tuple(starting_points(nearest, self.random, key))[: self.starts], None, ())
 
     def step(self, problem: PlanningProblem, state: Descents) -> Descents:
         found = local_minimum(
