@@ -58,6 +58,7 @@ class ScipyGradient(AbstractController):
     starts: int | None = eqx.field(static=True, default=None)
     max_iterations: int = eqx.field(static=True, default=200)
     tolerance: float = eqx.field(static=True, converter=float, default=1e-9)
+    start: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         if self.method not in (SLSQP, LBFGSB):

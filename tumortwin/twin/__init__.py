@@ -22,6 +22,7 @@ from tumortwin.twin._recommend import check_horizon as check_horizon
 from tumortwin.twin._recommend import path_gap as path_gap
 from tumortwin.twin._recommend import planning_problem as planning_problem
 from tumortwin.twin._recommend import recommend_schedule as recommend_schedule
+from tumortwin.twin._recommend import schedule_problem as schedule_problem
 from tumortwin.twin._replay import replay_cases as replay_cases
 from tumortwin.twin._replay import replay_scores as replay_scores
 from tumortwin.twin._replay import truth_entries as truth_entries

@@ -14,6 +14,7 @@ from tumortwin.control import (
     AbstractConstraint,
     AbstractController,
     AbstractObjective,
+    AbstractParametrization,
     AbstractRisk,
     Curve,
     PlanningProblem,
@@ -157,22 +158,58 @@ def planning_problem(
     **Raises:** `ValueError` when the horizon is not after the latest last fraction.
     """
     latest = check_horizon(parametrization, start_window, horizon)
-    solve = problem.solve
-    assert isinstance(solve, Solve)
-    days = np.linspace(latest + 1.0, horizon, n_days)
     middle = 0.5 * (start_window[0] + start_window[1])
     reference = parametrization.schedule(parametrization.uniform(2.0, max(middle, 0.5)))
+    return schedule_problem(
+        problem,
+        posterior.halves()[0],
+        parametrization,
+        objective,
+        risk,
+        constraints,
+        reference=reference,
+        days=np.linspace(latest + 1.0, horizon, n_days).tolist(),
+        save_fractions=(*range(0, parametrization.n_fractions, parametrization.fractions_per_week), -1),
+        origin=origin,
+        n_draws=n_draws,
+        key=key,
+    )
+
+
+def schedule_problem(
+    problem: Problem,
+    posterior: Posterior,
+    parametrization: AbstractParametrization,
+    objective: AbstractObjective,
+    risk: AbstractRisk,
+    constraints: Sequence[AbstractConstraint],
+    *,
+    reference: Schedule,
+    days: Sequence[float],
+    save_fractions: Sequence[int] = (),
+    origin: float = 0.0,
+    n_draws: int = 24,
+    key: Array,
+) -> PlanningProblem:
+    """`planning_problem` of any decision that leads to a `Schedule`: radiotherapy and drugs, slot by slot.
+
+    **Arguments:** `reference`: a schedule with as many fractions, in the same order; `days` of the burden curve [day
+    after `origin`], the first after the last dose; `save_fractions`: fractions before which the burden is on the curve
+    too; the others as there.
+    """
+    solve = problem.solve
+    assert isinstance(solve, Solve)
     edges = MovingEdges.from_schedule(
         reference,
-        days.tolist(),
+        days,
         max_step=solve.solver.max_step,
         max_diffusivity=solve.solver.max_diffusivity,
-        save_fractions=[*range(0, parametrization.n_fractions, parametrization.fractions_per_week), -1],
+        save_fractions=save_fractions,
     )
     before = _with_past(problem, origin)
-    draws = _drawn(problem, posterior.halves()[0], reference, n_draws, key=key)
+    draws = _drawn(problem, posterior, reference, n_draws, key=key)
     return PlanningProblem(
-        PlannedBurden(before, edges, origin, tuple(days.tolist())),
+        PlannedBurden(before, edges, origin, tuple(days)),
         decided(before, draws, origin),
         parametrization,
         objective,

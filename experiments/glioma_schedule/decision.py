@@ -1,0 +1,129 @@
+"""The decision: every fraction and every day's temozolomide, within the toxicity of the standard of care."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from omegaconf import DictConfig, OmegaConf
+
+from tumortwin.cli_patient import virtual_tumor
+from tumortwin.cli_scans import Setting, prepare
+from tumortwin.control import (
+    CumulativeDose,
+    CVaR,
+    EffectiveDose,
+    MeanLogBurden,
+    Plan,
+    PlanningProblem,
+    ScipyGradient,
+    SlotDoses,
+    Slots,
+    TotalDose,
+    optimize,
+)
+from tumortwin.inference import Posterior, Problem
+from tumortwin.io import atlas_tissue
+from tumortwin.runs import Run
+from tumortwin.treatments import Course, Schedule, weekday_fractions
+from tumortwin.twin import Patient, schedule_problem, virtual_patient
+
+ORIGIN = 30.0  # [day] of the second scan, and of the decision
+FIRST = 5.0  # [day] after it: the first fraction
+FRACTIONS, DOSE = 30, 2.0  # the standard of care; Stupp et al. 2005
+DRUG, DRUG_DAYS = "temozolomide", 42  # the standard of care: a dose of 1 (75 mg/m^2) on each of 42 days
+SLOTS = 56  # days on which a plan may give the drug: two weeks more
+CAP, DRUG_CAP = 3.0, 2.0  # [Gy] a fraction, [75 mg/m^2] a day
+HORIZON = 150.0  # [day] after the decision
+LEVEL = 0.8
+DRAWS = 16
+COARSE, FINE = 4.0, 2.0  # [mm]
+
+_FRACTION_DAYS = tuple(float(d) for d in np.asarray(weekday_fractions(FIRST, FRACTIONS, DOSE).times))
+_DRUG_DAYS = tuple(FIRST + i for i in range(SLOTS))
+DECISION = SlotDoses((Slots("radiotherapy", _FRACTION_DAYS, "Gy"), Slots(DRUG, _DRUG_DAYS)), high=(CAP, DRUG_CAP))
+STANDARD = np.concatenate([np.full(FRACTIONS, DOSE), (np.arange(SLOTS) < DRUG_DAYS).astype(float)])
+LIMITS = (
+    TotalDose(FRACTIONS * DOSE),
+    EffectiveDose(FRACTIONS * DOSE * (1.0 + DOSE / 3.0), 3.0),
+    CumulativeDose(DRUG, float(DRUG_DAYS)),
+)
+OBJECTIVE = MeanLogBurden(0.0, HORIZON)
+RISK = CVaR(LEVEL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fineness:
+    """The same patient at one spacing."""
+
+    setting: Setting
+
+    @property
+    def problem(self) -> Problem:
+        """The calibration problem."""
+        return self.setting.problem
+
+
+def at_spacing(config: DictConfig, run: Run, spacing: float) -> Fineness:
+    """The twin on voxels of `spacing` [mm], of the scans until the day of the decision."""
+    changed = OmegaConf.create(OmegaConf.to_container(config))
+    changed.geometry.spacing = spacing
+    changed.patient.known_until = ORIGIN
+    changed.patient.plan.retrospective = False
+    changed.patient.plan.earliest, changed.patient.plan.standard_start = 1.0, FIRST
+    changed.patient.plan.latest, changed.patient.plan.horizon = FIRST + 7.0, HORIZON
+    return Fineness(prepare(changed, run))  # type: ignore[arg-type]
+
+
+def planning(problem: Problem, posterior: Posterior, n_draws: int, key: Array) -> PlanningProblem:
+    """The planning problem of `n_draws` draws."""
+    return schedule_problem(
+        problem,
+        posterior,
+        DECISION,
+        OBJECTIVE,
+        RISK,
+        LIMITS,
+        reference=DECISION.schedule(jnp.asarray(STANDARD)),
+        days=np.linspace(_FRACTION_DAYS[-1] + 2.0, HORIZON, 7).tolist(),
+        save_fractions=(*range(0, FRACTIONS, 5), -1),
+        origin=ORIGIN,
+        n_draws=n_draws,
+        key=key,
+    )
+
+
+def best(problem: PlanningProblem, start: np.ndarray, iterations: int, name: str) -> Plan:
+    """The plan found from `start`."""
+    search = ScipyGradient(start=tuple(map(float, start)), max_iterations=iterations, tolerance=1e-5)
+    return optimize(problem, search, name=name)
+
+
+def from_prior(posterior: Posterior) -> Posterior:
+    """What is believed without the scans' likelihood: the draws of the prior."""
+    return dataclasses.replace(posterior, draws=dict(posterior.prior_draws), log_weights=None, log_density=None)
+
+
+def truly(config: DictConfig, key: Array, vector: np.ndarray) -> Patient:
+    """The virtual patient under the decision: on the anatomy's 1 mm grid, rho varying in space."""
+    atlas, o = atlas_tissue(1.0), config.observation
+    planned = DECISION.schedule(jnp.asarray(vector))
+    moved = Schedule(
+        Course(planned.radiotherapy.times + ORIGIN, planned.radiotherapy.doses),
+        {name: Course(course.times + ORIGIN, course.doses) for name, course in planned.drugs.items()},
+    )
+    return virtual_patient(
+        str(config.patient.id),
+        atlas.grid,
+        atlas.brain,
+        atlas.domain,
+        atlas.tissue,
+        atlas.t1,
+        days=(0.0, ORIGIN, 90.0, 120.0, ORIGIN + HORIZON),
+        schedule=moved,
+        tumor=virtual_tumor(config.patient.loader.tumor),
+        adc_water=float(o.adc_water),
+        adc_tumor=float(o.adc_tumor),
+        source="simulated",
+        key=key,
+    )
