@@ -27,7 +27,17 @@ class Combined(AbstractParametrization):
     **Raises:** `ValueError` for no part, and for an agent that two parts decide on.
     """
 
-    parts: dict[str, AbstractParametrization]
+    names: tuple[str, ...] = eqx.field(static=True)
+    decisions: tuple[AbstractParametrization, ...]
+
+    def __init__(self, parts: Mapping[str, AbstractParametrization]) -> None:
+        # Not kept as a dictionary: JAX sorts its keys when it compiles, and the order is that of the vector.
+        self.names, self.decisions = tuple(parts), tuple(parts.values())
+
+    @property
+    def parts(self) -> dict[str, AbstractParametrization]:
+        """The parametrisation of every part, in the order of the vector."""
+        return dict(zip(self.names, self.decisions, strict=True))
 
     def __check_init__(self) -> None:
         agents = [agent for part in self.parts.values() for agent in _agents(part)]
