@@ -8,7 +8,7 @@ from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
 from tumortwin.cli_patient import virtual_tumor
-from tumortwin.cli_scans import Setting, prepare
+from tumortwin.cli_scans import prepare
 from tumortwin.control import (
     CumulativeDose,
     CVaR,
@@ -26,7 +26,7 @@ from tumortwin.inference import Posterior, Problem
 from tumortwin.io import atlas_tissue
 from tumortwin.runs import Run
 from tumortwin.treatments import Course, Schedule, weekday_fractions
-from tumortwin.twin import Patient, schedule_problem, virtual_patient
+from tumortwin.twin import Patient, Twin, schedule_problem, virtual_patient
 
 ORIGIN = 30.0  # [day] of the second scan, and of the decision
 FIRST = 5.0  # [day] after it: the first fraction
@@ -52,27 +52,19 @@ OBJECTIVE = MeanLogBurden(0.0, HORIZON)
 RISK = CVaR(LEVEL)
 
 
-@dataclasses.dataclass(frozen=True)
-class Fineness:
-    """The same patient at one spacing."""
-
-    setting: Setting
-
-    @property
-    def problem(self) -> Problem:
-        """The calibration problem."""
-        return self.setting.problem
-
-
-def at_spacing(config: DictConfig, run: Run, spacing: float) -> Fineness:
-    """The twin on voxels of `spacing` [mm], of the scans until the day of the decision."""
+def twins(config: DictConfig, run: Run, spacings: tuple[float, float]) -> tuple[Problem, Problem]:
+    """The calibration problem of the scans until the day of the decision, on voxels of two spacings [mm]."""
     changed = OmegaConf.create(OmegaConf.to_container(config))
-    changed.geometry.spacing = spacing
+    changed.geometry.spacing = spacings[0]
     changed.patient.known_until = ORIGIN
     changed.patient.plan.retrospective = False
     changed.patient.plan.earliest, changed.patient.plan.standard_start = 1.0, FIRST
     changed.patient.plan.latest, changed.patient.plan.horizon = FIRST + 7.0, HORIZON
-    return Fineness(prepare(changed, run))  # type: ignore[arg-type]
+    setting = prepare(changed, run)  # type: ignore[arg-type]
+    first, geometry = setting.twin, config.geometry
+    window = {"margin": float(geometry.margin), "bucket": int(geometry.bucket)}
+    second = Twin.of(first.patient, first.solver, first.prior, first.settings, spacing=spacings[1], **window)
+    return setting.problem, second.problem()
 
 
 def planning(problem: Problem, posterior: Posterior, n_draws: int, key: Array) -> PlanningProblem:

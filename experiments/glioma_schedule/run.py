@@ -21,17 +21,16 @@ from experiments.glioma_schedule.decision import (
     FINE,
     LIMITS,
     STANDARD,
-    Fineness,
-    at_spacing,
     best,
     from_prior,
     planning,
     truly,
+    twins,
 )
 from experiments.glioma_schedule.figures import draw_doses, draw_gains
 from tumortwin.config import instantiate
 from tumortwin.control import Comparison, Plan, compare, make_plan
-from tumortwin.inference import Posterior, calibrate
+from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured
 
 ITERATIONS, POLISH = 25, 4
@@ -44,7 +43,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     quick = bool(config.runtime.quick)
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     spacings = (6.0, 4.0) if quick else (COARSE, FINE)
-    coarse, fine = (at_spacing(config, run, spacing) for spacing in spacings)
+    coarse, fine = twins(config, run, spacings)
     _, _, cold = decided(config, run, coarse, fine, "cold")
     posterior, plan, warm = decided(config, run, coarse, fine, "warm")
     found = [measured(f"seconds_cold_{name}", value, "s") for name, value in cold.items()]
@@ -61,7 +60,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
 
 
 def decided(
-    config: DictConfig, run: Run, coarse: Fineness, fine: Fineness, name: str
+    config: DictConfig, run: Run, coarse: Problem, fine: Problem, name: str
 ) -> tuple[Posterior, Plan, dict[str, float]]:
     """Posterior, plan and seconds of each stage: Laplace and importance sampling, plan, polish."""
     clock, seconds = time.perf_counter(), {}
@@ -73,15 +72,15 @@ def decided(
 
     with run.progress.task(f"{name}: scans to plan", total=3) as bar:
         calibrator = instantiate(config.calibrator, where="calibrator")
-        posterior = calibrate(coarse.problem, calibrator, key=run.key(f"calibrate/{name}"))
+        posterior = calibrate(coarse, calibrator, key=run.key(f"calibrate/{name}"))
         lap("posterior")
         bar.advance()
         key = run.key(f"plan/{name}")
-        first = best(planning(coarse.problem, posterior.halves()[0], DRAWS, key), STANDARD, ITERATIONS, "coarse")
+        first = best(planning(coarse, posterior.halves()[0], DRAWS, key), STANDARD, ITERATIONS, "coarse")
         lap("plan")
         bar.advance()
         start = np.asarray(DECISION.vector(first.variables))
-        plan = best(planning(fine.problem, posterior.halves()[0], DRAWS, key), start, POLISH, "recommended")
+        plan = best(planning(fine, posterior.halves()[0], DRAWS, key), start, POLISH, "recommended")
         lap("polish")
         bar.advance()
     return posterior, plan, seconds
@@ -90,18 +89,18 @@ def decided(
 def judged(
     config: DictConfig,
     run: Run,
-    fine: Fineness,
-    coarse: Fineness,
+    fine: Problem,
+    coarse: Problem,
     posterior: Posterior,
     plan: Plan,
     expected: dict[str, Any],
     fresh: int,
 ) -> list[Verdict]:
     """The plan, and one that knows the prior alone, against the standard of care: fresh draws, and the truth."""
-    problem = planning(fine.problem, posterior.halves()[1], fresh, run.key("fresh"))
+    problem = planning(fine, posterior.halves()[1], fresh, run.key("fresh"))
     standard = make_plan(problem, jnp.asarray(STANDARD), name="standard of care", value=0.0)
     with run.progress.task("plan of the prior"):
-        prior = planning(coarse.problem, from_prior(posterior), DRAWS, run.key("prior"))
+        prior = planning(coarse, from_prior(posterior), DRAWS, run.key("prior"))
         common = best(prior, STANDARD, ITERATIONS, "common")
     with run.progress.task("fresh draws", total=2) as bar:
         ours = _against(run, problem, plan, standard)
