@@ -21,6 +21,8 @@ from tumortwin.control._covariance_adaptation import CovarianceAdaptation as Cov
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
+from tumortwin.control._each import EachPlan as EachPlan
+from tumortwin.control._each import plan_each as plan_each
 from tumortwin.control._evaluate import curves as curves
 from tumortwin.control._evaluate import judged_vectors as judged_vectors
 from tumortwin.control._evaluate import losses as losses
@@ -31,6 +33,7 @@ from tumortwin.control._exhaustive import Exhaustive as Exhaustive
 from tumortwin.control._feasible import FeasibleSet as FeasibleSet
 from tumortwin.control._gap import SampleAverageGap as SampleAverageGap
 from tumortwin.control._gap import sample_average_gap as sample_average_gap
+from tumortwin.control._grouped_risk import GroupedRisk as GroupedRisk
 from tumortwin.control._infeasible import Infeasible as Infeasible
 from tumortwin.control._infeasible import check_feasible as check_feasible
 from tumortwin.control._markov import MarkovDecision as MarkovDecision
