@@ -47,7 +47,7 @@ RISK = CVaR(LEVEL)
 BEGUN = StartWindow(START, START)
 STANDARD_PLAN = np.full(N, STANDARD)
 HALVINGS = 10
-"""Of the interval in which the smallest dose is sought: 50 Gy / 2^10 = .05 Gy."""
+"""Of the interval in which the smallest dose is sought: 50 Gy / 2^10 = .05 Gy, and .08 Gy of BED_3."""
 
 TOLERANCE = 1e-3
 """[Gy] of the projected gradient: a plan's risk is flat to second order there."""
@@ -98,43 +98,48 @@ def problem_of(limits: Limits, groups: int | None = None) -> PlanningProblem:
     return PlanningProblem(burden, None, WEEKS, objective, risk, limits.constraints, sequential=False)
 
 
+Budget = dict[str, np.ndarray]
+"""A tighter limit of each plan [plan], by its name in `plan_each`: `total_dose` or `effective_dose` [Gy]."""
+
+
 def personal(
-    limits: Limits, draws: Drawn, total_dose: np.ndarray | None = None, best: np.ndarray | None = None
+    limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None
 ) -> EachPlan:
     """The plan of every patient, chosen on draws [patient draw]; `best` [patient week] is one more start."""
     starts = np.broadcast_to(STARTS, (len(draws["alpha"]), *STARTS.shape))
     if best is not None:
         starts = np.concatenate([starts[:, [0, 1, 3]], best[:, None]], axis=1)
-    return plan_each(problem_of(limits), as_draws(draws), starts=starts, total_dose=total_dose, tolerance=TOLERANCE)
+    return plan_each(problem_of(limits), as_draws(draws), starts=starts, tolerance=TOLERANCE, **(budget or {}))
 
 
-def common(
-    limits: Limits, draws: Drawn, total_dose: float | None = None, best: np.ndarray | None = None
-) -> EachPlan:
+def common(limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None) -> EachPlan:
     """The one plan [1 week] with the smallest mean over patients of their CVaR."""
     starts = STARTS if best is None else np.concatenate([STARTS[[0, 1, 3]], best])
     together = {name: value.reshape(1, -1) for name, value in draws.items()}
-    total = None if total_dose is None else np.asarray([total_dose])
     problem = problem_of(limits, len(draws["alpha"]))
-    return plan_each(problem, as_draws(together), starts=starts, total_dose=total, tolerance=TOLERANCE)
+    return plan_each(problem, as_draws(together), starts=starts[None], tolerance=TOLERANCE, **(budget or {}))
 
 
-def smallest_dose(limits: Limits, draws: Drawn, standard: np.ndarray, *, shared: bool = False) -> EachPlan:
-    """The plan with the smallest total dose (to .05 Gy) whose CVaR is not above `standard` [patient]: the CVaR of the
-    standard of care on the same draws. `shared`: one plan, whose mean CVaR is not above that of the standard of care."""
-    patients = 1 if shared else len(standard)
+MEASURES = {"total_dose": TOTAL, "effective_dose": EFFECT}
+
+
+def smallest(
+    limits: Limits, draws: Drawn, standard: np.ndarray, *, of: str = "total_dose", shared: bool = False
+) -> EachPlan:
+    """The plan with the smallest total dose (or BED_3) whose CVaR is not above `standard` [patient], that of the
+    standard of care on the same draws, by bisection. `shared`: one plan, whose mean CVaR is not above the mean."""
+    size = 1 if shared else len(standard)
     asked = standard.mean(keepdims=True) if shared else standard
-    low = np.full(patients, WEEKS.fractions_per_week * (STANDARD + (N - 1) * limits.low))
-    high = np.full(patients, TOTAL)
-    held = EachPlan(np.tile(STANDARD_PLAN, (patients, 1)), asked, np.zeros(patients, int), np.ones(patients, bool))
+    lowest = np.asarray([STANDARD, *(N - 1) * (limits.low,)])[None]
+    low = np.full(size, total_of(lowest)[0] if of == "total_dose" else effect_of(lowest)[0])
+    high = np.full(size, MEASURES[of])
+    held = EachPlan(np.tile(STANDARD_PLAN, (size, 1)), asked, np.zeros(size, int), np.ones(size, bool))
+    planned = common if shared else personal
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        if shared:
-            tried = common(limits, draws, float(middle[0]), held.doses)
-        else:
-            tried = personal(limits, draws, middle, held.doses)
+        tried = planned(limits, draws, {of: middle}, held.doses)
         keeps = tried.risk <= asked
-        high, low = np.where(keeps, total_of(tried.doses), high), np.where(keeps, low, middle)
+        high, low = np.where(keeps, middle, high), np.where(keeps, low, middle)
         held = chosen_of(keeps, tried, held)
     return held
 

@@ -48,6 +48,7 @@ def plan_each(
     *,
     starts: Float[ArrayLike, "*patient start week"],
     total_dose: Float[ArrayLike, " patient"] | None = None,
+    effective_dose: Float[ArrayLike, " patient"] | None = None,
     max_steps: int = 60,
     tolerance: float = 1e-5,
 ) -> EachPlan:
@@ -62,7 +63,8 @@ def plan_each(
 
     **Arguments:** `problem`: its own draws are not used; weekly fractions on a fixed start day, closed forms
     (everything is solved at once). `draws`: leaves [patient draw ...]. `starts` [Gy]: of all patients, or of each.
-    `total_dose` [Gy]: a tighter limit on the total for every patient. `tolerance` [Gy] of the projected gradient.
+    `total_dose`, `effective_dose` [Gy]: a tighter limit on the total, and on every BED limited, for each patient (a
+    limit that leaves no plan gives the lowest doses). `tolerance` [Gy] of the projected gradient.
 
     **Good values:** the standard of care and the corners of the set as starts; 64 draws a patient with CVaR 0.8.
 
@@ -84,12 +86,22 @@ def plan_each(
     begun = jnp.asarray(starts, float)
     if begun.ndim == 2:
         begun = jnp.broadcast_to(begun, (patients, *begun.shape))
-    limit = np.full(patients, np.inf) if total_dose is None else np.broadcast_to(np.asarray(total_dose), (patients,))
-    budget = jnp.minimum(feasible.total_dose, jnp.asarray(limit))
+    budgets = _tightened(feasible, patients, total_dose, effective_dose)
     bare = problem.with_constraints(()).with_draws(None)
-    found = _search(bare, draws, feasible, budget, begun, max_steps, jnp.asarray(tolerance))
+    found = _search(bare, draws, feasible, budgets, begun, max_steps, jnp.asarray(tolerance))
     doses, risk, start, converged = (np.asarray(each) for each in found)
     return EachPlan(doses, risk, start, converged)
+
+
+def _tightened(
+    feasible: FeasibleSet, patients: int, total: ArrayLike | None, effective: ArrayLike | None
+) -> tuple[Float[Array, " patient"], Float[Array, "patient limit"]]:
+    """Total dose and BEDs that each patient's own plan may use."""
+    totals, effects = (
+        jnp.broadcast_to(jnp.asarray(np.inf if each is None else each, float), (patients,))
+        for each in (total, effective)
+    )
+    return jnp.minimum(feasible.total_dose, totals), jnp.minimum(feasible.effective_dose, effects[:, None])
 
 
 @eqx.filter_jit
@@ -97,18 +109,18 @@ def _search(
     problem: PlanningProblem,
     draws: PyTree,
     feasible: FeasibleSet,
-    budget: Float[Array, " patient"],
+    budgets: tuple[Float[Array, " patient"], Float[Array, "patient limit"]],
     starts: Float[Array, "patient start week"],
     max_steps: int,
     tolerance: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    def one(drawn: PyTree, total: Array, begun: Array) -> tuple[Array, Array, Array, Array]:
-        own = eqx.tree_at(lambda s: s.total_dose, feasible, total)
+    def one(drawn: PyTree, budget: tuple[Array, Array], begun: Array) -> tuple[Array, Array, Array, Array]:
+        own = eqx.tree_at(lambda s: (s.total_dose, s.effective_dose), feasible, budget)
         ends = jax.vmap(lambda x: _descend(problem.with_draws(drawn), own, x, max_steps, tolerance))(begun)
         best = jnp.argmin(ends.value)
         return ends.point[best], ends.value[best], best, ends.converged[best]
 
-    return jax.vmap(one)(draws, budget, starts)
+    return jax.vmap(one)(draws, budgets, starts)
 
 
 def _descend(
