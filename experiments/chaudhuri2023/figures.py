@@ -46,13 +46,14 @@ def draw_gains(run: Run, has: Known, sets: Sequence[Chosen]) -> None:
     for column, one in enumerate(sets):
         ours, shared = has.gain(one.personal.doses), has.gain(one.common.doses)
         top, bottom = axes[:, column]
-        edges = np.linspace(*np.percentile(np.concatenate([ours, shared]), [0, 98]), 25)
+        every = np.concatenate([ours, shared])
+        edges = np.linspace(float(every.min()), float(np.percentile(every, 98)), 25)
         top.hist(ours, edges, color=BLUE, alpha=0.7, label="personal")
         top.hist(shared, edges, histtype="step", color=ORANGE, lw=1.5, label="common to all")
         top.axvline(float(np.median(ours)), color=BLUE, lw=1)
         top.set_title(f"{one.limits.words}\n{MEASURE[one.limits.measure]}", fontsize=8)
         top.set_xlabel("gain of CVaR over standard of care [day]", fontsize=8)
-        bottom.hist(ours - shared, 25, color=GRAY)
+        bottom.hist(np.round(ours - shared, 9), 25, color=GRAY)
         bottom.axvline(0.0, color="black", lw=0.8)
         bottom.set_xlabel("personal minus common [day]", fontsize=8)
     for axis in axes[:, 0]:

@@ -32,7 +32,7 @@ STANDARD = 2.0
 """[Gy] a fraction: 30 x 2 Gy."""
 
 Draw = dict[str, Array]
-"""`growth_rate` [1/day], `alpha` [1/Gy], `alpha_beta` [Gy], `capacity_ratio` = K / N(0) [1]; the burden counts in N(0)."""
+"""`growth_rate` [1/day], `alpha` [1/Gy], `alpha_beta` [Gy], `capacity_ratio` = K / N(0) [1]; N counts in N(0)."""
 
 Scalar = Float[Array, ""]
 

@@ -5,7 +5,7 @@ names the one in use.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +74,14 @@ def by_total_dose(name: str, words: str, low: float, cap: float) -> Limits:
     return Limits(name, "total_dose", words, low, (weekly(low, cap), TotalDose(TOTAL), BEGUN))
 
 
+BY_EFFECT = (weekly(0.0, LARGEST), EffectiveDose(EFFECT), BEGUN)
+
 SETS = (
     by_total_dose("cap", f"at most {CAP:g} Gy a fraction, gaps allowed", 0.0, CAP),
     by_total_dose("cap_and_floor", f"{FLOOR:g} to {CAP:g} Gy a fraction", FLOOR, CAP),
-    Limits("bed_3", "bed_3", "normal-tissue BED at most 100 Gy", 0.0, (weekly(0.0, LARGEST), EffectiveDose(EFFECT), BEGUN)),
+    Limits(
+        "bed_3", "bed_3", "normal-tissue BED at most 100 Gy", 0.0, (weekly(0.0, LARGEST), EffectiveDose(EFFECT), BEGUN)
+    ),
 )
 
 STARTS = np.asarray(
@@ -98,13 +102,11 @@ def problem_of(limits: Limits, groups: int | None = None) -> PlanningProblem:
     return PlanningProblem(burden, None, WEEKS, objective, risk, limits.constraints, sequential=False)
 
 
-Budget = dict[str, np.ndarray]
+Budget = dict[str, Any]
 """A tighter limit of each plan [plan], by its name in `plan_each`: `total_dose` or `effective_dose` [Gy]."""
 
 
-def personal(
-    limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None
-) -> EachPlan:
+def personal(limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None) -> EachPlan:
     """The plan of every patient, chosen on draws [patient draw]; `best` [patient week] is one more start."""
     starts = np.broadcast_to(STARTS, (len(draws["alpha"]), *STARTS.shape))
     if best is not None:
@@ -193,8 +195,3 @@ _times = jax.jit(_times_of, static_argnums=2)
 def risk(draws: Drawn, doses: np.ndarray, law: Law) -> np.ndarray:
     """CVaR [patient] of minus the time to progression [day]: minus the mean of the worst fifth."""
     return np.asarray(_cvar(-jnp.asarray(times(draws, doses, law))))
-
-
-def names(sets: Sequence[Limits] = SETS) -> list[str]:
-    """Of the sets of limits."""
-    return [each.name for each in sets]

@@ -36,7 +36,7 @@ ROUNDING = 9
 """Digits of a difference: plans that differ in the last bit are the same plan."""
 
 COUNTED = {
-    "total_dose": "toxicity counted as total dose: BED_3 is not held, a gain from fraction size is not one at equal toxicity",
+    "total_dose": "toxicity counted as total dose, BED_3 not held: a gain from fraction size is none at equal toxicity",
     "bed_3": "toxicity counted as BED_3 (normal tissue, alpha/beta 3 Gy)",
 }
 

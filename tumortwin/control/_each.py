@@ -133,35 +133,38 @@ def _descend(
 
     risk = jax.value_and_grad(lambda x: problem.risk(problem.losses(PlanVariables(x, day))))
 
-    def step(state: Descending) -> Descending:
+    def step(state: Descending, first: Array) -> Descending:
         way = project(state.point - state.step * state.gradient) - state.point
         slope = jnp.sum(way * state.gradient)
         # The displacement of a step of one unit is at most this.
         residual = jnp.max(jnp.abs(way)) * jnp.maximum(1.0, state.unit / state.step)
-        converged = residual <= tolerance
+        converged = (residual <= tolerance) & ~first
         point = state.point + state.length * way
         value, gradient = risk(point)
         better = (value <= state.value + SUFFICIENT_DECREASE * state.length * slope) & (slope < 0.0)
-        moved, turned = point - state.point, gradient - state.gradient
-        curvature = jnp.sum(moved * turned)
-        spectral = jnp.where(curvature > 0.0, jnp.sum(moved**2) / jnp.where(curvature > 0.0, curvature, 1.0), jnp.inf)
-        spectral = jnp.clip(spectral, SHORTEST_STEP * state.unit, LONGEST_STEP * state.unit)
-        accepted = Descending(point, value, gradient, spectral, jnp.ones(()), state.unit, converged, converged)
+        unit = jnp.where(first, 1.0 / jnp.maximum(jnp.max(jnp.abs(gradient)), 1e-12), state.unit)
+        spectral = jnp.where(first, unit, _spectral(point - state.point, gradient - state.gradient, unit))
+        accepted = Descending(point, value, gradient, spectral, jnp.ones(()), unit, converged, converged)
         shorter = state.length * 0.5
         stalled = (shorter < 0.5**BACKTRACKS) | (slope >= 0.0)
         refused = eqx.tree_at(
             lambda s: (s.length, s.converged, s.ended), state, (shorter, converged, converged | stalled)
         )
-        return jax.tree.map(lambda a, b: jnp.where(better & ~converged, a, b), accepted, refused)
+        return jax.tree.map(lambda a, b: jnp.where(first | (better & ~converged), a, b), accepted, refused)
 
     def body(carry: tuple[Array, Descending]) -> tuple[Array, Descending]:
         count, state = carry
-        following = step(state)
+        following = step(state, count == 0)
         return count + 1, jax.tree.map(lambda old, new: jnp.where(state.ended, old, new), state, following)
 
-    point = project(start)
-    value, gradient = risk(point)
-    unit = 1.0 / jnp.maximum(jnp.max(jnp.abs(gradient)), 1e-12)
-    no = jnp.asarray(False)
-    first = Descending(point, value, gradient, unit, jnp.ones(()), unit, no, no)
-    return jax.lax.while_loop(lambda c: (c[0] < max_steps) & ~c[1].ended, body, (jnp.asarray(0), first))[1]
+    # The first step has no gradient: it goes to the projected start and is taken. So the risk is compiled once.
+    one, no = jnp.ones(()), jnp.asarray(False)
+    begun = Descending(start, one * jnp.inf, jnp.zeros_like(start), one, one, one, no, no)
+    return jax.lax.while_loop(lambda c: (c[0] <= max_steps) & ~c[1].ended, body, (jnp.asarray(0), begun))[1]
+
+
+def _spectral(moved: Array, turned: Array, unit: Array) -> Array:
+    """The Barzilai-Borwein step length, within its bounds."""
+    curvature = jnp.sum(moved * turned)
+    length = jnp.where(curvature > 0.0, jnp.sum(moved**2) / jnp.where(curvature > 0.0, curvature, 1.0), jnp.inf)
+    return jnp.clip(length, SHORTEST_STEP * unit, LONGEST_STEP * unit)
