@@ -49,6 +49,9 @@ STANDARD_PLAN = np.full(N, STANDARD)
 HALVINGS = 10
 """Of the interval in which the smallest dose is sought: 50 Gy / 2^10 = .05 Gy, and .08 Gy of BED_3."""
 
+STEPS, NEAR_STEPS = 60, 20
+"""Of a descent from all starts, and from a neighboring plan."""
+
 TOLERANCE = 1e-3
 """[Gy] of the projected gradient: a plan's risk is flat to second order there."""
 
@@ -107,42 +110,46 @@ Budget = dict[str, Any]
 
 
 def personal(limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None) -> EachPlan:
-    """The plan of every patient, chosen on draws [patient draw]; `best` [patient week] is one more start."""
-    starts = np.broadcast_to(STARTS, (len(draws["alpha"]), *STARTS.shape))
-    if best is not None:
-        starts = np.concatenate([starts[:, [0, 1, 3]], best[:, None]], axis=1)
-    return plan_each(problem_of(limits), as_draws(draws), starts=starts, tolerance=TOLERANCE, **(budget or {}))
+    """The plan of every patient, chosen on draws [patient draw]; near `best` [patient week] where that is given."""
+    return _planned(problem_of(limits), draws, budget, best)
 
 
 def common(limits: Limits, draws: Drawn, budget: Budget | None = None, best: np.ndarray | None = None) -> EachPlan:
-    """The one plan [1 week] with the smallest mean over patients of their CVaR."""
-    starts = STARTS if best is None else np.concatenate([STARTS[[0, 1, 3]], best])
+    """The one plan [1 week] with the smallest mean over patients of their CVaR; near `best` [1 week]."""
     together = {name: value.reshape(1, -1) for name, value in draws.items()}
-    problem = problem_of(limits, len(draws["alpha"]))
-    return plan_each(problem, as_draws(together), starts=starts[None], tolerance=TOLERANCE, **(budget or {}))
+    return _planned(problem_of(limits, len(draws["alpha"])), together, budget, best)
+
+
+def _planned(problem: PlanningProblem, draws: Drawn, budget: Budget | None, best: np.ndarray | None) -> EachPlan:
+    """From all starts; where a neighbor is known, from it and the steepest, with fewer steps."""
+    starts = np.broadcast_to(STARTS, (len(draws["alpha"]), *STARTS.shape))
+    if best is not None:
+        starts = np.stack([best, starts[:, -1]], axis=1)
+    steps = STEPS if best is None else NEAR_STEPS
+    found = as_draws(draws)
+    return plan_each(problem, found, starts=starts, max_steps=steps, tolerance=TOLERANCE, **(budget or {}))
 
 
 MEASURES = {"total_dose": TOTAL, "effective_dose": EFFECT}
 
 
-def smallest(
-    limits: Limits, draws: Drawn, standard: np.ndarray, *, of: str = "total_dose", shared: bool = False
-) -> EachPlan:
+def smallest(limits: Limits, draws: Drawn, standard: np.ndarray, largest: EachPlan, of: str = "total_dose") -> EachPlan:
     """The plan with the smallest total dose (or BED_3) whose CVaR is not above `standard` [patient], that of the
-    standard of care on the same draws, by bisection. `shared`: one plan, whose mean CVaR is not above the mean."""
-    size = 1 if shared else len(standard)
+    standard of care on the same draws, by bisection from the plan of the `largest` gain. Where that is one plan for all
+    patients, so is this: its mean CVaR is not above the mean of theirs."""
+    size = len(largest.doses)
+    shared = size < len(standard)
     asked = standard.mean(keepdims=True) if shared else standard
     lowest = np.asarray([STANDARD, *(N - 1) * (limits.low,)])[None]
     low = np.full(size, total_of(lowest)[0] if of == "total_dose" else effect_of(lowest)[0])
     high = np.full(size, MEASURES[of])
-    held = EachPlan(np.tile(STANDARD_PLAN, (size, 1)), asked, np.zeros(size, int), np.ones(size, bool))
-    planned = common if shared else personal
+    held, near = largest, largest.doses
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        tried = planned(limits, draws, {of: middle}, held.doses)
+        tried = (common if shared else personal)(limits, draws, {of: middle}, near)
         keeps = tried.risk <= asked
         high, low = np.where(keeps, middle, high), np.where(keeps, low, middle)
-        held = chosen_of(keeps, tried, held)
+        held, near = chosen_of(keeps, tried, held), tried.doses
     return held
 
 

@@ -240,8 +240,8 @@ def front(has: Known) -> Front:
         found[limits.name] = {"personal": [], "common": []}
         lowest = plans.WEEKS.fractions_per_week * (plans.STANDARD + 5 * limits.low)
         for total in (budget for budget in BUDGETS if budget >= lowest):
-            own = plans.personal(limits, has.planning, {"total_dose": np.full(len(has.standard), total)})
-            shared = plans.common(limits, has.planning, {"total_dose": np.asarray([total])})
+            own = plans.personal(limits, has.planning, {"total_dose": total})
+            shared = plans.common(limits, has.planning, {"total_dose": total})
             for kind, plan in (("personal", own), ("common", shared)):
                 effect = float(np.median(plans.effect_of(plan.doses)))
                 found[limits.name][kind].append((total, effect, float(np.mean(has.gain(plan.doses)))))

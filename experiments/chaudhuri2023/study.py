@@ -125,20 +125,13 @@ def chosen(limits: Limits, has: Known) -> Chosen:
     """All plans within one set."""
     draws, standard = has.planning, has.standard
     prior = {name: value[None] for name, value in has.prior.items()}
-    effect = limits.measure == "bed_3"
-    return Chosen(
-        limits,
-        personal=plans.personal(limits, draws),
-        common=plans.common(limits, draws),
-        prior=plans.personal(limits, prior),
-        oracle=plans.personal(limits, has.truth) if has.law is LOGISTIC else None,
-        smallest=plans.smallest(limits, draws, standard),
-        smallest_common=plans.smallest(limits, draws, standard, shared=True),
-        least_effect=plans.smallest(limits, draws, standard, of="effective_dose") if effect else None,
-        least_effect_common=plans.smallest(limits, draws, standard, of="effective_dose", shared=True)
-        if effect
-        else None,
-    )
+    own, shared = plans.personal(limits, draws), plans.common(limits, draws)
+    least = [plans.smallest(limits, draws, standard, each) for each in (own, shared)]
+    effect: list[EachPlan | None] = [None, None]
+    if limits.measure == "bed_3":
+        effect = [plans.smallest(limits, draws, standard, each, "effective_dose") for each in (own, shared)]
+    oracle = plans.personal(limits, has.truth) if has.law is LOGISTIC else None
+    return Chosen(limits, own, shared, plans.personal(limits, prior), oracle, *least, *effect)
 
 
 def study(run: Run, scenario: Scenario, size: int, members: int, seed: int) -> tuple[Known, list[Chosen]]:

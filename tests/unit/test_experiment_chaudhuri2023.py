@@ -148,7 +148,7 @@ def test_plans_keep_limits_are_never_worse_than_standard_and_the_smallest_dose_i
         best = plans.personal(limits, draws)
         assert (best.risk <= standard + 1e-9).all()
         np.testing.assert_allclose(best.risk, plans.risk(draws, best.doses, LOGISTIC), rtol=1e-9)
-        least = plans.smallest(limits, draws, standard)
+        least = plans.smallest(limits, draws, standard, best)
         assert (least.risk <= standard + 1e-9).all()
         assert plans.violation(limits, np.concatenate([best.doses, least.doses])) <= 1e-9
         less = plans.personal(limits, draws, {"total_dose": plans.total_of(least.doses) - 0.2}, least.doses)

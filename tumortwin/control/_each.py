@@ -13,7 +13,7 @@ from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._projected_gradient import LONGEST_STEP, SHORTEST_STEP, SUFFICIENT_DECREASE
 from tumortwin.control._schedule import PlanVariables
 
-BACKTRACKS = 12
+BACKTRACKS = 8
 """Halvings of a step after which a descent has stalled (a kink of the risk)."""
 
 
