@@ -66,7 +66,7 @@ def draw_front(run: Run, front: Mapping[str, Mapping[str, list[tuple[float, floa
     """Total dose, and beside it the BED_3 that it comes with, against the CVaR."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     by_total, by_effect = figure.subplots(1, 2, sharey=True)
     colors = dict(zip([limits.name for limits in SETS], (BLUE, ORANGE, "#3a8f4d"), strict=True))
     words = {limits.name: limits.words for limits in SETS}
@@ -81,5 +81,5 @@ def draw_front(run: Run, front: Mapping[str, Mapping[str, list[tuple[float, floa
     by_total.set_xlabel("total dose [Gy]")
     by_effect.set_xlabel("normal-tissue BED$_3$ of the same plans (median) [Gy]")
     by_total.set_ylabel("change of CVaR of the time to\nprogression, mean of patients [day]")
-    by_total.legend(fontsize=6)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=6)
     _save(run, figure, "front")

@@ -22,6 +22,9 @@ from experiments.chaudhuri2023.plans import SETS, STANDARD_PLAN, Limits
 from tumortwin.control import EachPlan
 from tumortwin.runs import Run
 
+AT_ONCE = 100
+"""Patients times members are held in memory."""
+
 PLANNING, FRESH = 64, 256
 """Posterior draws a patient that a plan is chosen on, and those that it is judged on, from another bank."""
 
@@ -144,6 +147,17 @@ def study(run: Run, scenario: Scenario, size: int, members: int, seed: int) -> t
             found.append(chosen(limits, has))
             bar.advance()
     return has, found
+
+
+def others_inside(size: int, members: int, seed: int) -> dict[str, np.ndarray]:
+    """Whether the truth lies in the 95 % interval, of other patients than those that are planned for."""
+    rng = np.random.default_rng([seed, zlib.crc32(b"others")])
+    bank = Bank.of(members, True, rng)
+    parts = []
+    for begun in range(0, size, AT_ONCE):
+        who = patients(min(AT_ONCE, size - begun), True, LOGISTIC, rng)
+        parts.append(inside(posteriors(bank, who.readings), who, rng))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def interval(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> tuple[float, float, float]:

@@ -80,7 +80,7 @@ def test_the_objective_of_the_planner_is_the_time_that_is_reported():
     at = PlanVariables(jnp.asarray([2.0, 0.5, 1.9, 2.7, 2.2, 2.7]), jnp.asarray(START))
     objective = LogisticTimeToProgression(START, START + 180.0)
     for draw in (a_draw(), a_draw(alpha=0.01, growth_rate=0.1), a_draw(alpha=0.2, growth_rate=0.01)):
-        loss = objective(burden(draw, WEEKS.schedule(at)))
+        loss = objective(burden(draw, WEEKS.schedule(at)).with_given(WEEKS.courses(at)))
         assert float(loss) == pytest.approx(-float(time_to_progression(draw, at.weekly_fraction_dose, LOGISTIC)))
 
 

@@ -88,7 +88,7 @@ def plan_each(
         begun = jnp.broadcast_to(begun, (patients, *begun.shape))
     budgets = _tightened(feasible, patients, total_dose, effective_dose)
     bare = problem.with_constraints(()).with_draws(None)
-    found = _search(bare, draws, feasible, budgets, begun, max_steps, jnp.asarray(tolerance))
+    found = _search(bare, draws, feasible, budgets, begun, jnp.asarray(max_steps), jnp.asarray(tolerance))
     doses, risk, start, converged = (np.asarray(each) for each in found)
     return EachPlan(doses, risk, start, converged)
 
@@ -101,7 +101,7 @@ def _tightened(
         jnp.broadcast_to(jnp.asarray(np.inf if each is None else each, float), (patients,))
         for each in (total, effective)
     )
-    return jnp.minimum(feasible.total_dose, totals), jnp.minimum(feasible.effective_dose, effects[:, None])
+    return jnp.minimum(feasible.total_dose, totals), jnp.minimum(feasible.effective_dose[None], effects[:, None])
 
 
 @eqx.filter_jit
@@ -111,7 +111,7 @@ def _search(
     feasible: FeasibleSet,
     budgets: tuple[Float[Array, " patient"], Float[Array, "patient limit"]],
     starts: Float[Array, "patient start week"],
-    max_steps: int,
+    max_steps: Array,
     tolerance: Array,
 ) -> tuple[Array, Array, Array, Array]:
     def one(drawn: PyTree, budget: tuple[Array, Array], begun: Array) -> tuple[Array, Array, Array, Array]:
@@ -124,7 +124,7 @@ def _search(
 
 
 def _descend(
-    problem: PlanningProblem, feasible: FeasibleSet, start: Array, max_steps: int, tolerance: Array
+    problem: PlanningProblem, feasible: FeasibleSet, start: Array, max_steps: Array, tolerance: Array
 ) -> Descending:
     day = jnp.asarray(feasible.start[0])
 
