@@ -24,6 +24,8 @@ from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
 from tumortwin.control._delivered import Delivered as Delivered
+from tumortwin.control._each import EachPlan as EachPlan
+from tumortwin.control._each import plan_each as plan_each
 from tumortwin.control._environment import AbstractEnvironment as AbstractEnvironment
 from tumortwin.control._environment import RuleComparison as RuleComparison
 from tumortwin.control._environment import compare_rules as compare_rules
@@ -38,6 +40,7 @@ from tumortwin.control._exhaustive import Exhaustive as Exhaustive
 from tumortwin.control._feasible import FeasibleSet as FeasibleSet
 from tumortwin.control._gap import SampleAverageGap as SampleAverageGap
 from tumortwin.control._gap import sample_average_gap as sample_average_gap
+from tumortwin.control._grouped_risk import GroupedRisk as GroupedRisk
 from tumortwin.control._infeasible import Infeasible as Infeasible
 from tumortwin.control._infeasible import check_feasible as check_feasible
 from tumortwin.control._markov import MarkovDecision as MarkovDecision
