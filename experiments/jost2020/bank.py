@@ -33,14 +33,14 @@ FACTOR = 263.0  # [ug]: a vial of lenograstim a day, some 150 ug/m2
 
 @dataclasses.dataclass(frozen=True)
 class Cycle:
-    """Days that are simulated, from `first` to `last` [day], and the days on which lenograstim may be given.
-
-    Day 0 is that of the first infusion.
+    """Days that are simulated, from `first` to `last` [day], the days on which lenograstim may be given, and the starts
+    of the infusions of cytarabine [day]. Day 0 is that of the first infusion.
     """
 
     first: float
     last: float
     factor_days: tuple[float, ...]
+    slots: tuple[float, ...] = SLOTS
 
     @property
     def days(self) -> np.ndarray:
@@ -55,7 +55,7 @@ def _responses(cycle: Cycle, rates: tuple[float, ...]) -> tuple[np.ndarray, np.n
     days = cycle.days
     nodes = days[:-1, None] + np.diff(days)[:, None] * (0.5 + NODES)
     return (
-        np.stack([_infused(nodes - slot, elimination, to_tissue, from_tissue) for slot in SLOTS], axis=2),
+        np.stack([_infused(nodes - slot, elimination, to_tissue, from_tissue) for slot in cycle.slots], axis=2),
         np.stack([_absorbed(days - day, absorption) for day in cycle.factor_days], axis=1)
         if cycle.factor_days
         else np.zeros((days.size, 0)),
@@ -101,7 +101,7 @@ def simulate(
     cytarabine: Float[Array, "... slot"],
     factor: Float[Array, "... day"],
 ) -> Course:
-    """One cycle under `cytarabine` [share of the maximal dose] in the six slots and `factor` [share of a vial] by day.
+    """One cycle under `cytarabine` [share of the maximal dose] in the slots and `factor` [share of a vial] by day.
 
     Parameters of the model and doses are scalars or begin with [patient].
     """
@@ -185,8 +185,8 @@ def adaptive(
     days: Float[Array, " time"],
 ) -> Any:
     """The same of one schedule by the adaptive solver, [patient time]; days count from the start of the simulation."""
-    edges = np.sort(np.concatenate([np.asarray(SLOTS), np.asarray(SLOTS) + INFUSION])) - cycle.first
-    levels = jnp.zeros(2 * len(SLOTS) + 1).at[1::2].set(jnp.asarray(cytarabine) * MAXIMAL / INFUSION)
+    edges = np.sort(np.concatenate([np.asarray(cycle.slots), np.asarray(cycle.slots) + INFUSION])) - cycle.first
+    levels = jnp.zeros(2 * len(cycle.slots) + 1).at[1::2].set(jnp.asarray(cytarabine) * MAXIMAL / INFUSION)
     ts = jnp.broadcast_to(days - cycle.first, (*model.baseline.shape, days.size))
     doses = None
     if cycle.factor_days:

@@ -5,9 +5,9 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from experiments.jost2020.bank import SLOTS, Cycle, simulate
+from experiments.jost2020.bank import SLOTS, STEPS_PER_DAY, Cycle, simulate
 from tumortwin.models import LeukemiaMyelosuppression
 
 # Log standard deviation of what differs between patients, around the defaults of the model (their sources stand there).
@@ -18,17 +18,21 @@ SPREAD = {
     "kill_slope": 0.35,
     "division_exponent": 0.10,
     "maturation_exponent": 0.10,
-    "start_marrow": 0.40,  # around 10 G/L, 2 % blasts in the marrow: a gap, framework default (remission is below 5 %)
+    "start_marrow": 0.40,
 }
+# Blasts at the start: a gap. 5 G/L is 1 % of the marrow (remission is below 5 %); chosen so that nearly all patients keep
+# below 5 % on day 28 under full cytarabine, before any schedule was optimised.
+START_MARROW = 5.0  # [G/L]
 LEUKOPENIA = 1.0  # [G/L]: white cells below it
-PLAIN = Cycle(0.0, 42.0, ())
+PLAIN = Cycle(-17.0, 42.0, ())
+FROM = round(-PLAIN.first * STEPS_PER_DAY)  # index of day 0
 VOLUMES = (5.0, 50_000.0)  # [L], searched
 
 
 def patients(number: int, seed: int, volume: float | None = None) -> LeukemiaMyelosuppression:
     """Models with parameters [patient]."""
     rng = np.random.default_rng(seed)
-    default = LeukemiaMyelosuppression()
+    default = LeukemiaMyelosuppression(start_marrow=START_MARROW, start_blood=START_MARROW / 100.0)
     drawn = {
         name: jnp.asarray(float(getattr(default, name)) * np.exp(spread * rng.normal(size=number)))
         for name, spread in SPREAD.items()
@@ -50,7 +54,7 @@ def calibrated_volume(models: LeukemiaMyelosuppression, share: float) -> tuple[f
     below the limit; the middle between it and the volume of the next patient is taken.
     """
     lowest = eqx.filter_jit(
-        lambda v: jnp.min(simulate(with_volume(models, v), PLAIN, jnp.ones(len(SLOTS)), jnp.zeros(0)).white, axis=0)
+        lambda v: jnp.min(simulate(with_volume(models, v), PLAIN, jnp.ones(len(SLOTS)), jnp.zeros(0)).white[FROM:], axis=0)
     )
     n = models.baseline.size
     ends = [_crossing(lowest, k) for k in (round(share * n), round(share * n) + 1)]
@@ -66,8 +70,3 @@ def _crossing(lowest, number: int) -> float:  # noqa: ANN001
         enough = int(np.sum(np.asarray(lowest(jnp.asarray(np.exp(middle)))) < LEUKOPENIA)) >= number
         low, high = (middle, high) if enough else (low, middle)
     return float(np.exp(low))
-
-
-def nadir(white: Float[Array, "time patient"]) -> np.ndarray:
-    """Lowest white cells of each patient [G/L]."""
-    return np.asarray(jnp.min(white, axis=0))
