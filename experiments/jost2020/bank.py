@@ -1,8 +1,8 @@
 """Many patients through one cycle, on fixed steps: fast, with gradients, and held against the adaptive solver.
 
-`simulate_compartment` refines the 11 states to a relative 1e-8 (half a minute for 65 patients). Here what is linear has a
-closed form (cytarabine in plasma, lenograstim under the skin) and the rest goes by exponential steps of one hour, the
-coefficients of a step averaged over its two ends (second order):
+`simulate_compartment` refines the 11 states to a relative 1e-8 (half a minute for 65 patients). Here what is linear has
+a closed form (cytarabine in plasma, lenograstim under the skin) and the rest goes by exponential steps of one hour,
+the coefficients of a step averaged over its two ends (second order):
 
 - E is averaged over a step by Gauss-Legendre quadrature of s ln(1 + C(t));
 - a variable with X' = q (r - X) takes r as linear over the step, so that the fast G-CSF follows its balance r.
@@ -50,7 +50,7 @@ class Cycle:
 
 @functools.lru_cache(maxsize=8)
 def _responses(cycle: Cycle, rates: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Plasma times volume [step node slot] for 1 umol a slot; absorbed lenograstim [edge day] for 1 ng/L in the depot."""
+    """Plasma times volume [step node slot] for 1 umol a slot; absorbed lenograstim [edge day] for 1 ng/L given."""
     elimination, to_tissue, from_tissue, absorption = rates
     days = cycle.days
     nodes = days[:-1, None] + np.diff(days)[:, None] * (0.5 + NODES)
@@ -85,9 +85,9 @@ def _absorbed(age: np.ndarray, absorption: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What the patients go through, [time patient] on `days`: white cells and blasts in blood [G/L], blasts in marrow [%]."""
+    """What the patients go through, [time patient] on `days`: `white` cells [G/L], blasts in the `marrow` [%]."""
 
-    days: np.ndarray
+    days: Array
     white: Array
     marrow: Array
 
@@ -108,11 +108,12 @@ def simulate(
     rates = tuple(float(getattr(MODEL, n)) for n in ("elimination", "to_tissue", "from_tissue", "absorption"))
     plasma, absorbed = _responses(cycle, rates)
     shape = jnp.broadcast_shapes(model.baseline.shape, model.volume.shape, cytarabine.shape[:-1], factor.shape[:-1])
+    model = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), model)
     cytarabine = jnp.broadcast_to(cytarabine, (*shape, cytarabine.shape[-1]))
-    depot = jnp.broadcast_to(factor, (*shape, factor.shape[-1])) * FACTOR * 1000.0 / model.factor_volume
-    concentration = jnp.einsum("tns,...s->tn...", jnp.asarray(plasma), cytarabine) * MAXIMAL / model.volume
-    kills = model.kill_slope * jnp.einsum("n,tn...->t...", jnp.asarray(WEIGHTS), jnp.log1p(concentration))
-    second = 10.0 / 3.0 * model.absorption
+    depot = jnp.broadcast_to(factor, (*shape, factor.shape[-1])) * FACTOR * 1000.0 / model.factor_volume[..., None]
+    concentration = jnp.einsum("tns,...s->tn...", jnp.asarray(plasma), cytarabine) * MAXIMAL / model.volume[None, None]
+    kills = model.kill_slope[None] * jnp.einsum("n,tn...->t...", jnp.asarray(WEIGHTS), jnp.log1p(concentration))
+    second = 10.0 / 3.0 * model.absorption[None]
     supplied = second * jnp.einsum("td,...d->t...", jnp.asarray(absorbed), depot)
     cells = jnp.broadcast_to(model.baseline * model.white_death / model.transit_rate, shape)
     start = tuple(
@@ -167,7 +168,9 @@ def _stepped(
     born = 2.0 * (1.0 - mean) * m.blast_division / m.blast_death
     blood_end = _followed(blood, m.blast_death, born * marrow, born * marrow_end, duration)
     made = (m.factor_elimination + m.factor_uptake * m.baseline) * m.factor_baseline
-    cleared, cleared_ = (m.factor_elimination + m.factor_uptake * (w + b) for w, b in ((white, blood), (white_end, blood_end)))
+    cleared, cleared_ = (
+        m.factor_elimination + m.factor_uptake * (w + b) for w, b in ((white, blood), (white_end, blood_end))
+    )
     balance, balance_ = (made + before) / cleared, (made + after) / cleared_
     factor_end = _followed(factor, 0.5 * (cleared + cleared_), balance, balance_, duration)
     return factor_end, cells_end, transit_end, white_end, marrow_end, blood_end

@@ -1,9 +1,9 @@
 """Two cycles, planned again after every block from white cell counts: what the counts are worth.
 
-Four decisions, three levels each: the dose of cytarabine in cycle 1 (day 0), the days of lenograstim after it (day 3), and
-both again in cycle 2 (days 28 and 31). All 81 courses of all patients are simulated once; a planner knows a cloud of
-patients from the same population and weighs them by the counts seen so far. At every visit it plans the whole rest (the
-mean loss, all courses tried) and delivers the next decision.
+Four decisions, three levels each: the dose of cytarabine in cycle 1 (day 0), the days of lenograstim after it (day 3),
+and both again in cycle 2 (days 28 and 31). All 81 courses of all patients are simulated once; a planner knows a
+cloud of patients from the same population and weighs them by the counts seen so far. At every visit it plans the whole
+rest (the mean loss, all courses tried) and delivers the next decision.
 """
 
 import dataclasses

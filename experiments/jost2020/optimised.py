@@ -1,10 +1,10 @@
 """One schedule a patient: six doses of cytarabine and the days of lenograstim, all patients side by side.
 
-$$ \\max_u \\; -s \\ln \\sum_t e^{-\\ln W(t) / s} \\quad \\text{with blasts on day 28 below a limit,} \\quad u \\in [0, 1]^n, \\;
-   \\sum_{days} u \\le 10 $$
+$$ \\max_u \\; -s \\ln \\sum_t e^{-\\ln W(t) / s} \\quad \\text{with blasts on day 28 below a limit,}
+   \\quad u \\in [0, 1]^n, \\; \\sum_{days} u \\le 10 $$
 
-by projected Adam on an augmented Lagrangian. What still breaks the limit at the end is mixed with full cytarabine until it
-does not: every schedule that is returned keeps box, budget and limit, or is the standard itself.
+by projected Adam on an augmented Lagrangian. What still breaks the limit at the end is mixed with full cytarabine until
+it does not: every schedule that is returned keeps box, budget and limit, or is the standard itself.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ VIALS = 10.0
 STANDARD_FIRST, STANDARD_DAYS = 7, 10  # lenograstim after chemotherapy, from a week after its start
 SOFTNESS = 0.05  # [ln]
 BLASTS = 5.0  # [%]
-RATE = 0.05  # of Adam, in shares of a dose
+RATE, LEAST = 0.05, 0.1  # of Adam, in shares of a dose; the part of it that is left at the end
 GROWTH, PENALTY = 1.5, 5.0  # of the penalty of the limit every ROUND steps; its first value
 ROUND = 20
 HALVINGS = 12
@@ -92,7 +92,7 @@ def optimised(
     for k in range(steps):
         slopes, excess = _slopes(models, u, multiplier, penalty, jnp.asarray(np.log(np.minimum(limit, NO_LIMIT))))
         changes, state = optimiser.update(slopes, state)
-        u = _admissible(u + changes * max(1.0 - k / steps, 0.1), fixed_doses)
+        u = _admissible(u + jnp.asarray(changes) * max(1.0 - k / steps, LEAST), fixed_doses)
         if (k + 1) % ROUND == 0:
             multiplier, penalty = jnp.maximum(multiplier + penalty * excess, 0.0), penalty * GROWTH
     return _kept(models, np.asarray(u), limit, np.concatenate([np.ones(len(SLOTS)), standard_factor(True)]))
@@ -146,7 +146,7 @@ def _drawn(models: LeukemiaMyelosuppression, u: np.ndarray, goal: np.ndarray, li
 
     def broken(share: np.ndarray) -> np.ndarray:
         over = _judged_rows(models, u + share[:, None] * (goal - u)).blasts > limit * (1.0 + ROUNDING)
-        return over if len(u) > 1 else over.any(keepdims=True)
+        return over if len(u) > 1 else np.asarray([over.any()])
 
     low, high = np.zeros(len(u)), np.where(broken(np.zeros(len(u))), 1.0, 0.0)
     for _ in range(HALVINGS if high.any() else 0):

@@ -20,9 +20,9 @@ SPREAD = {
     "maturation_exponent": 0.10,
     "start_marrow": 0.40,
 }
-# Blasts at the start: a gap. 5 G/L is 1 % of the marrow (remission is below 5 %); chosen so that nearly all patients keep
-# below 5 % on day 28 under full cytarabine, before any schedule was optimised.
-START_MARROW = 5.0  # [G/L]
+# Blasts at the start: a gap. 5 G/L is 1 % of the marrow (remission is below 5 %); chosen so that nearly all patients
+# keep below 5 % on day 28 under full cytarabine, before any schedule was optimised.
+START_MARROW, START_BLOOD = 5.0, 0.05  # [G/L]
 LEUKOPENIA = 1.0  # [G/L]: white cells below it
 PLAIN = Cycle(-17.0, 42.0, ())
 FROM = round(-PLAIN.first * STEPS_PER_DAY)  # index of day 0
@@ -32,7 +32,7 @@ VOLUMES = (5.0, 50_000.0)  # [L], searched
 def patients(number: int, seed: int, volume: float | None = None) -> LeukemiaMyelosuppression:
     """Models with parameters [patient]."""
     rng = np.random.default_rng(seed)
-    default = LeukemiaMyelosuppression(start_marrow=START_MARROW, start_blood=START_MARROW / 100.0)
+    default = LeukemiaMyelosuppression(start_marrow=jnp.asarray(START_MARROW), start_blood=jnp.asarray(START_BLOOD))
     drawn = {
         name: jnp.asarray(float(getattr(default, name)) * np.exp(spread * rng.normal(size=number)))
         for name, spread in SPREAD.items()
@@ -47,14 +47,16 @@ def with_volume(models: LeukemiaMyelosuppression, volume: float | Array) -> Leuk
 
 
 def calibrated_volume(models: LeukemiaMyelosuppression, share: float) -> tuple[float, float]:
-    """The volume [L] at which `share` of the patients has leukopenia under full cytarabine and no growth factor, and the
-    share that is reached (patients are counted: the nearest number of them).
+    """The volume [L] at which `share` of the patients has leukopenia under full cytarabine and no growth factor, and
+    the share that is reached (patients are counted: the nearest number of them).
 
     A nadir rises with the volume, so bisection in the log finds the volume at which the wanted number of patients is
     below the limit; the middle between it and the volume of the next patient is taken.
     """
     lowest = eqx.filter_jit(
-        lambda v: jnp.min(simulate(with_volume(models, v), PLAIN, jnp.ones(len(SLOTS)), jnp.zeros(0)).white[FROM:], axis=0)
+        lambda v: jnp.min(
+            simulate(with_volume(models, v), PLAIN, jnp.ones(len(SLOTS)), jnp.zeros(0)).white[FROM:], axis=0
+        )
     )
     n = models.baseline.size
     ends = [_crossing(lowest, k) for k in (round(share * n), round(share * n) + 1)]

@@ -1,7 +1,7 @@
-"""Leukemia under cytarabine and a growth factor: when to give it, how much of both, and what counting white cells is worth.
+"""Leukemia under cytarabine and a growth factor: when to give it, how much of both, what counting white cells is worth.
 
-`tumortwin reproduce jost2020`. Every number that is judged stands in `expected.json`. `runtime=ci`: fewer patients, steps
-and clouds; nothing judged.
+`tumortwin reproduce jost2020`. Every number that is judged stands in `expected.json`. `runtime=ci`: fewer patients,
+steps and clouds; only limits, solver and the blind loop judged.
 """
 
 import json
@@ -27,6 +27,7 @@ from tumortwin.runs import Run, Verdict, at_least, at_most, between, measured
 Targets = Mapping[str, dict]
 QUICK_PATIENTS, QUICK_STEPS, QUICK_CLOUD, QUICK_TRUTHS = 13, 20, 40, 10
 STEPS, CLOUD = 60, 200
+SAME = 1.01  # blasts that count as those of the standard, over them
 SHORT = Cycle(0.0, 8.0, (3.0, 4.0, 5.0))  # for the adaptive solver, which is slow
 
 
@@ -115,9 +116,7 @@ def of_timings(timings: list[Timing], expected: Targets, quick: bool) -> list[Ve
     return found
 
 
-def of_plans(
-    run: Run, models: LeukemiaMyelosuppression, steps: int, expected: Targets, quick: bool
-) -> list[Verdict]:
+def of_plans(run: Run, models: LeukemiaMyelosuppression, steps: int, expected: Targets, quick: bool) -> list[Verdict]:
     """The optimised schedules against full cytarabine with lenograstim after it."""
     doses = np.ones(len(SLOTS))
     standard, none = (judged(models, doses, standard_factor(given)) for given in (True, False))
@@ -125,7 +124,7 @@ def of_plans(
     plans = {
         "optimised": optimised(models, limit, steps=steps),
         "unchanged_cytarabine": optimised(models, limit, steps=steps // 2, fixed_doses=True),
-        "unchanged_blasts": optimised(models, standard.blasts, steps=steps),
+        "unchanged_blasts": optimised(models, SAME * standard.blasts, steps=steps),
         "common": optimised(models, limit, steps=steps, common=True),
     }
     keeps = standard.blasts < BLASTS
@@ -137,7 +136,9 @@ def of_plans(
         measured("leukopenia_standard", standard.leukopenia),
         measured("blasts_standard", np.median(standard.blasts), "%"),
         measured("nadir_ratio_published", expected["nadir_ratio"]["value"], "1", expected["nadir_ratio"]["source"]),
-        measured("dose_reduction_published", expected["dose_reduction"]["value"], "1", expected["nadir_ratio"]["source"]),
+        measured(
+            "dose_reduction_published", expected["dose_reduction"]["value"], "1", expected["nadir_ratio"]["source"]
+        ),
     ]
     for name, plan in plans.items():
         found += [

@@ -1,11 +1,11 @@
-"""A breast tumor under two drugs: logistic growth, kills that decay after every dose, survivors that resist for a while.
+"""A breast tumor under two drugs: logistic growth, kills that decay after every dose, survivors that resist a while.
 
 $$ N_i' = k N_i (1 - N / \\theta) - \\lambda_i(t) N_i + \\text{exchange}, \\qquad
    \\lambda_d(t) = \\alpha_d \\sum_j w_{dj} e^{-\\beta_d (t - \\tau_{dj})} H(t - \\tau_{dj}) $$
 
-with populations S (sensitive to both), A (spared by the anthracycline pair) and T (spared by the taxane). Of the sensitive
-cells that drug d would kill a share `escape_d` enters the population that d spares; from there cells return to S at
-`reversion`. Drug d kills the population that it spares at `spared_d` of its rate.
+with populations S (sensitive to both), A (spared by the anthracycline pair) and T (spared by the taxane). Of the
+sensitive cells that drug d would kill a share `escape_d` enters the population that d spares; from there cells return
+to S at `reversion`. Drug d kills the population that it spares at `spared_d` of its rate.
 """
 
 from typing import Any
@@ -17,15 +17,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tumortwin.control import Curve
-from tumortwin.treatments import Course, Schedule
+from tumortwin.treatments import Course
 
 ANTHRACYCLINE, TAXANE = "anthracycline_cyclophosphamide", "taxane"
 AFTER = 21.0  # [day] from the last dose to the day that is judged
 STEPS = 240  # equal steps from day 0 to the day that is judged
-HALF_LIFE = {ANTHRACYCLINE: 30.0 / 24.0, TAXANE: 20.0 / 24.0}  # [day] of the kill; framework default (a gap of the source)
+HALF_LIFE = {
+    ANTHRACYCLINE: 30.0 / 24.0,
+    TAXANE: 20.0 / 24.0,
+}  # [day] of the kill; a gap of the source: default
 
-# Median and log standard deviation of each parameter of a draw. Growth and kill lie in the published ranges ([0, .5] and
-# [0, 1] per day, demonstration .025 and .2); all spreads, escape, reversion and sparing are framework defaults.
+# Median and log standard deviation of each parameter of a draw. Growth and kill lie in the published ranges ([0, .5]
+# and [0, 1] per day, demonstration .025 and .2); all spreads, escape, reversion and sparing are framework defaults.
 PRIOR = {
     "growth_rate": (0.025, 0.3),  # [1/day]
     "filled": (0.3, 0.3),  # [1], start over capacity
@@ -54,18 +57,18 @@ def draws(number: int, seed: int) -> dict[str, Array]:
 def killed(course: Course, decay: float, days: Float[Array, " edge"]) -> Float[Array, " step"]:
     """Integral over every step of the sum of the dose-weighted exponentials, a dose at a time."""
     age = jnp.maximum(days[:, None] - course.times[None, :], 0.0)
-    done = jnp.sum(course.doses * -jnp.expm1(-decay * age), axis=1) / decay
+    done = jnp.sum(course.doses[None, :] * -jnp.expm1(-decay * age), axis=1) / decay
     return jnp.diff(done)
 
 
 def burden(draw: dict[str, Array], schedule: Any, *, steps: int = STEPS, end: float | None = None) -> Curve:
     """The tumor, as a share of its capacity, from day 0 to 21 days from the last dose, or to the day `end`."""
-    end = schedule.end + AFTER if end is None else jnp.asarray(end)
-    days = end * jnp.arange(steps + 1) / steps
+    last = schedule.end + AFTER if end is None else jnp.asarray(end)
+    days = last * jnp.arange(steps + 1) / steps
     decay = {agent: np.log(2.0) / half for agent, half in HALF_LIFE.items()}
     kills = jnp.stack([killed(schedule.drugs[a], decay[a], days) for a in (ANTHRACYCLINE, TAXANE)], axis=1)
     start = jnp.stack([draw["filled"], 0.0 * draw["filled"], 0.0 * draw["filled"]])
-    half = 0.5 * end / steps
+    half = 0.5 * last / steps
 
     def step(cells: Array, kill: Array) -> tuple[Array, Array]:
         after_step = _growth(draw, _killed(draw, _growth(draw, cells, half), kill), half)

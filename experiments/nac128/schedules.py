@@ -1,7 +1,7 @@
 """The 128 schedules as six whole numbers, and their limits.
 
-Between whole numbers a schedule is a blend: intervals, gap and start are interpolated, and of two patterns of doses each
-is given at its share, so that the cumulative dose of each drug is the same everywhere.
+Between whole numbers a schedule is a blend: intervals, gap and start are interpolated, and of two patterns of doses
+each is given at its share, so that the cumulative dose of each drug is the same everywhere.
 """
 
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ from tumortwin.treatments import Course
 NAMES = ("order", "interval", "split", "taxane", "gap", "start")
 INTERVAL, GAP, START = (14.0, 21.0), (7.0, 21.0), (0.0, 7.0)  # [day]
 FULL, HALVED = 4, 8  # doses of the anthracycline pair
-# Taxane: number of doses, interval [day]; from the longest course to the shortest, so that a number between two means one.
+# Taxane: number of doses, interval [day]; from the longest course to the shortest (a number between two means one).
 PATTERNS = ((12, 10.0), (12, 7.0), (6, 14.0), (4, 21.0))
 WEEKLY = 12.0  # taxane in weekly doses, all patterns
 LOCKED = (60.0, 66.0)  # [day], first and last on which the ward is closed
 SHORTEST = 10.0  # [day] between two doses of the anthracycline pair
 
 
-def _between(ends: tuple[float, float], share: Array) -> Array:
+def _between(ends: tuple[float, float], share: Any) -> Any:
     return ends[0] + (ends[1] - ends[0]) * share
 
 
 class Neoadjuvant(AbstractParametrization):
-    """Order (0: anthracycline pair first), its interval (14, 21 d), its split (4 full, 8 half doses at half the interval),
-    the taxane (10 d x 12, 7 d x 12, 14 d x 6, 21 d x 4), the gap (7, 21 d) and the start (day 0, 7); `whole`: whether the
-    six components are whole numbers or anything between.
+    """Order (0: anthracycline pair first), its interval (14, 21 d), its split (4 full, 8 half doses at half the
+    interval), the taxane (10 d x 12, 7 d x 12, 14 d x 6, 21 d x 4), the gap (7, 21 d) and the start (day 0, 7);
+    `whole`: whether the six components are whole numbers or anything between.
     """
 
     whole: bool = eqx.field(static=True, default=True)
