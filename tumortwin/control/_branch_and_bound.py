@@ -42,6 +42,7 @@ class Tree:
     best: Candidate | None
     solved: int
     cut: int
+    gradients: int = 0
 
 
 class BranchAndBound(AbstractController):
@@ -110,6 +111,7 @@ class BranchAndBound(AbstractController):
             "proved": emptied and self.convex,
             "nodes": state.solved,
             "cut": state.cut,
+            "gradient_evaluations": state.gradients,
         }
 
     def postprocess(self, problem: PlanningProblem, state: Tree, name: str) -> Plan:
@@ -138,4 +140,5 @@ class BranchAndBound(AbstractController):
         node = Node(part.lower, part.upper, found.vector, relaxed.risk)
         queue = list(state.queue)
         heapq.heappush(queue, (relaxed.risk, state.solved, node))
-        return dataclasses.replace(state, queue=tuple(queue), best=best, solved=state.solved + 1)
+        gradients = state.gradients + found.gradients
+        return dataclasses.replace(state, queue=tuple(queue), best=best, solved=state.solved + 1, gradients=gradients)

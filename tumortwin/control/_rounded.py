@@ -30,6 +30,7 @@ class Neighbourhoods:
     settled: bool
     tried: int
     steps: int
+    gradients: int
 
 
 class RelaxAndRound(AbstractController):
@@ -57,13 +58,14 @@ class RelaxAndRound(AbstractController):
     def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Neighbourhoods:
         nearest = Nearest.of(problem.region.bounded())
         starts = starting_points(nearest, self.random, key)
-        relaxed = [local_minimum(problem, nearest, s, max_iterations=self.max_iterations).vector for s in starts]
+        descents = [local_minimum(problem, nearest, s, max_iterations=self.max_iterations) for s in starts]
+        relaxed, gradients = [d.vector for d in descents], sum(d.gradients for d in descents)
         risks = [judged_one(problem, vector) for vector in relaxed]
         rounded = distinct([nearest.whole(vector) for vector in [*relaxed, *starts]])
         found = judged_candidates(problem, np.asarray(rounded).reshape(len(rounded), nearest.region.size))
         if not found:
             raise _nothing_whole(nearest.region)
-        return Neighbourhoods(nearest, min(c.risk for c in risks), better(found), False, len(found), 0)
+        return Neighbourhoods(nearest, min(c.risk for c in risks), better(found), False, len(found), 0, gradients)
 
     def step(self, problem: PlanningProblem, state: Neighbourhoods) -> Neighbourhoods:
         assert state.best is not None
@@ -92,6 +94,7 @@ class RelaxAndRound(AbstractController):
             "converged": state.settled,
             "decisions_tried": state.tried,
             "steps": state.steps,
+            "gradient_evaluations": state.gradients,
         }
 
     def postprocess(self, problem: PlanningProblem, state: Neighbourhoods, name: str) -> Plan:
