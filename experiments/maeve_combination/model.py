@@ -1,5 +1,6 @@
-"""The two models of the grid: volume under two drugs, and the worst loss of weight. Responses to dose are free, level by
-level, or saturating."""
+"""The two models of the grid: volume under two drugs, and the worst loss of weight.
+
+Responses to dose are free, level by level, or saturating."""
 
 import abc
 from typing import Any
@@ -82,8 +83,8 @@ class Combination(eqx.Module):
         """[subject, time], or [time] of scalars."""
         g, b, tau, c = (x[..., None] for x in (self.growth_rate, self.deceleration, self.onset, self.clearance))
         slowing = self.slowing(first)
-        log_kill = self.strength * self.relative_kill(second) * jnp.maximum(
-            1.0 + self.interaction * GIVEN_FOR * slowing, 0.0
+        log_kill = (
+            self.strength * self.relative_kill(second) * jnp.maximum(1.0 + self.interaction * GIVEN_FOR * slowing, 0.0)
         )
         u, kill = slowing[..., None], log_kill[..., None]
         gone = jnp.exp(-b * days)

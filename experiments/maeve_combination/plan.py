@@ -89,9 +89,7 @@ def loss_mean_and_scale(weight: WeightLoss, draw: Any, first: Array, second: Arr
     return mean, jnp.sqrt(draw["residual.sd"] ** 2 + (draw["residual.cv"] * mean) ** 2)
 
 
-def harm_probabilities(
-    weight: WeightLoss, values: dict[str, np.ndarray], pair: tuple[float, float]
-) -> np.ndarray:
+def harm_probabilities(weight: WeightLoss, values: dict[str, np.ndarray], pair: tuple[float, float]) -> np.ndarray:
     """P(loss > 15 %) of a new animal [draw], one a draw of what is shared: its spread is what is not known."""
     draw = {p: jnp.asarray(v) for p, v in values.items()}
     mean, scale = loss_mean_and_scale(weight, draw, jnp.asarray(pair[0]), jnp.asarray(pair[1]))

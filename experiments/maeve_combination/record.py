@@ -14,7 +14,7 @@ GROUP = re.compile(r"(?P<first>[a-z0-9]+)_(?P<first_dose>[\d.]+)_(?P<second>[a-z
 DENSITY = 1e-3  # [g/mm^3] of tumor; that of water
 TOLERABILITY_DAYS = 28.0  # the worst loss of weight is looked for so long; the day of the plan's objective
 ENDED_EARLY = 500.0  # [mm^3]: a record that ends before that day with a smaller tumor did not end because of it
-LEAST_DAY = 7.0  # a floor is looked for among readings so near
+NEAR = 7.0  # [day]: a floor is looked for among readings so near
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Animals:
 
     def floor(self, day: float, hidden: int) -> float:
         """What is written of a tumor too small to measure about `day`: the commonest such entry of the other arms."""
-        near = self.valid & (self.arm != hidden)[:, None] & (np.abs(self.days - day) <= LEAST_DAY)
+        near = self.valid & (self.arm != hidden)[:, None] & (np.abs(self.days - day) <= NEAR)
         entries = self.upper[near & (self.lower < self.upper)]
         if entries.size == 0:
             return 0.0
