@@ -70,14 +70,14 @@ class Combination(eqx.Module):
     doomed grow on until about day `tau` and are cleared from then on at rate `c`; survivors regrow.
     """
 
+    slowing: AbstractResponse
+    relative_kill: AbstractResponse
     growth_rate: Array = parameter(unit=units.RATE)
     deceleration: Array = parameter(unit=units.RATE)
     onset: Array = parameter(unit=units.TIME)
     clearance: Array = parameter(unit=units.RATE)
     strength: Array = parameter(unit="1")
     interaction: Array = parameter(unit="1")
-    slowing: AbstractResponse
-    relative_kill: AbstractResponse
 
     def volume(self, days: Array, start: Array, first: Array, second: Array) -> Array:
         """[subject, time], or [time] of scalars."""
@@ -100,9 +100,9 @@ class WeightLoss(eqx.Module):
     """Worst relative loss of net weight: `rest + harm(second) (1 + potentiation(first))`, what the second drug does
     being multiplied by the first."""
 
-    rest: Array = parameter(unit=units.FRACTION)
     harm: AbstractResponse
     potentiation: AbstractResponse
+    rest: Array = parameter(unit=units.FRACTION)
 
     def loss(self, first: Array, second: Array) -> Array:
         return self.rest + self.harm(second) * (1.0 + self.potentiation(first))
@@ -146,7 +146,7 @@ def volume_problem(animals: Animals, *, monotone: bool = False, hidden: int | No
         slowing, of_slowing = _free("slowing", first, Normal(0.0, 0.1), "identity")
         kill, of_kill = _free("relative_kill", second, LogNormal(0.0, 1.0), "log")
     one = jnp.asarray(1.0)
-    model = Combination(0.1 * one, 0.02 * one, 5.0 * one, 0.1 * one, 4.0 * one, 0.0 * one, slowing, kill)
+    model = Combination(slowing, kill, 0.1 * one, 0.02 * one, 5.0 * one, 0.1 * one, 4.0 * one, 0.0 * one)
     varying = {
         "growth_rate": Varying(LogNormal(np.log(0.12), 0.5), HalfNormal(0.3), centered=False),
         "strength": Varying(LogNormal(np.log(4.0), 0.7), HalfNormal(0.5), centered=False),
@@ -175,5 +175,5 @@ def weight_problem(animals: Animals, *, monotone: bool = False) -> PopulationPro
     error = CombinedError(0.03 * one, 0.3 * one)
     prior = {"sd": LogNormal(np.log(0.03), 0.7), "cv": LogNormal(np.log(0.3), 0.7)}
     return PopulationProblem(
-        WeightLoss(0.02 * one, harm, potentiation), varying, error, prior, animals.weights(), solve_loss
+        WeightLoss(harm, potentiation, 0.02 * one), varying, error, prior, animals.weights(), solve_loss
     )

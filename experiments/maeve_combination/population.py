@@ -25,7 +25,7 @@ BETWEEN = "between."
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
     """`heads` [draw, parameter]: draws of what is shared, in the coordinates of the prior; `z`, the joint mode, and
-    the `covariance` about it; `log_evidence` by Laplace's formula; `gradient`, the largest component left at the mode."""
+    the `covariance` about it; `log_evidence` by Laplace's formula; `gradient`, the largest that is left there."""
 
     problem: PopulationProblem
     heads: Float[np.ndarray, "draw parameter"]

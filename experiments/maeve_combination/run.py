@@ -186,8 +186,10 @@ def of_times(animals: Animals, folds: list[Fold]) -> list[Verdict]:
         found.append(measured(f"restricted_mean_model_{label}", fold.time, "day"))
         alone = (0.0, animals.arms[fold.arm][1])
         if alone in animals.arms:
-            pair = [CensoredData.right_censored(t, ~r) for t, r in (each[fold.arm], each[animals.arms.index(alone)])]
-            found.append(measured(f"log_rank_p_{label}", logrank(*pair).pvalue))
+            own, other = (
+                CensoredData.right_censored(t, ~r) for t, r in (each[fold.arm], each[animals.arms.index(alone)])
+            )
+            found.append(measured(f"log_rank_p_{label}", logrank(x=own, y=other).pvalue))
     found.append(measured("restricted_mean_rmse", root_mean_square([f.time - known[f.arm] for f in folds]), "day"))
     for name, rule in (("same_second_dose", same_second_dose), ("additive", additive)):
         value = root_mean_square([rule(animals, known, f.arm) - known[f.arm] for f in folds])
