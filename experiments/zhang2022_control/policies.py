@@ -54,13 +54,13 @@ def followed(policy: AbstractFeedbackPolicy, cells: Cells, move: Advance) -> tup
 
     def visit(now: tuple, _: None) -> tuple[tuple, None]:
         cells, memory, free, days, on = now
-        memory, dose = policy.decide(memory, cells[0] + cells[1])
+        memory, dose = jax.vmap(policy.decide)(memory, cells[0] + cells[1])
         days, on = days + VISIT * free, on + VISIT * free * dose
         cells = move(cells, dose)
         return (cells, memory, free * (cells[0] + cells[1] <= PROGRESSION * first), days, on), None
 
     zero = jnp.zeros_like(first)
-    begun = (cells, policy.start(first), jnp.ones_like(first), zero, zero)
+    begun = (cells, jax.vmap(policy.start)(first), jnp.ones_like(first), zero, zero)
     (_, _, _, days, on), _ = jax.lax.scan(visit, begun, None, length=HORIZON)
     return days, on / days
 

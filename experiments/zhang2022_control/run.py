@@ -86,7 +86,5 @@ def of_plans(run: Run, banks: dict[str, Bank], patients: list[str], expected: di
     run.write_json("plans.json", rows)
     target = expected["planner_never_worse_than_common"]
     least = float((risk[planner][every, plans["common"]] - risk[planner][every, plans["personal"]]).min())
-    found.append(
-        at_least("planner_never_worse_than_common", least, target["at_least"], target["unit"], target["source"])
-    )
-    return found
+    name = "planner_never_worse_than_common"
+    return [*found, at_least(name, least, target["at_least"], target["unit"], target["source"])]
