@@ -119,9 +119,9 @@ def _weights(visits: Visits, curves: list[Array], points: np.ndarray) -> Float[n
     error = Node(START, 1.0, NOISE, DRIFT, MEMORY).error
     found = []
     for i, curve in enumerate(curves):
-        arrays = (jnp.asarray(a[i], float) for a in (visits.psa, visits.days, visits.valid))
+        psa, days, valid = (jnp.asarray(a[i], float) for a in (visits.psa, visits.days, visits.valid))
         burden = jnp.maximum(curve, 1e-12)
-        found.append(np.asarray(filtered(burden, *arrays, error).log_likelihood[-1]))
+        found.append(np.asarray(filtered(burden, psa, days, valid, error).log_likelihood[-1]))
     likelihood = np.array(found)
     if points.shape[1] == 2:
         learned = population(likelihood[None], points)

@@ -1,4 +1,4 @@
-"""Adaptive abiraterone as a decision: thresholds chosen for each patient, for all, and judged by another class of models.
+"""Adaptive abiraterone as a decision: thresholds for each patient and for all, judged by another class of models.
 
 `tumortwin reproduce zhang2022_control [data.root=DIR]`. Times to progression are counterfactual: no patient got these
 plans. `runtime=ci`: fewer virtual patients.
