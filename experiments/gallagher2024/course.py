@@ -1,6 +1,7 @@
 """Patients treated by a rule, visit by visit: the truth lives, is read with noise, is learned from, is decided upon."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -126,13 +127,12 @@ class _Ledger:
         return Courses(self.days, self.dose, self.reading, self.burden)
 
 
-@eqx.filter_jit
-def _ruled(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> tuple[Array, Array, Array, Array]:
+def _under(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Days to progression, and dose, reading and burden [visit patient]."""
     model = tumors(truths.theta)
-    first = model.initial()
     seen = jnp.full(truths.size, BASELINE)
 
-    def interval(carry, visit):  # noqa: ANN001, ANN202
+    def interval(carry: tuple[Any, ...], visit: Array) -> tuple[tuple[Any, ...], tuple[Array, Array, Array]]:
         state, memory, seen, going, days = carry
         memory, dose = policy.decide(memory, seen)
         dose = jnp.broadcast_to(dose, seen.shape)
@@ -142,21 +142,27 @@ def _ruled(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> tupl
         days = days + jnp.where(going, found.days, 0.0)
         return (found.state, memory, jnp.exp(reading), going & found.passed, days), (dose, reading, before)
 
-    start = (first, policy.start(seen), seen, jnp.ones(truths.size, bool), jnp.zeros(truths.size))
+    start = (model.initial(), policy.start(seen), seen, jnp.ones(truths.size, bool), jnp.zeros(truths.size))
     carry, shown = jax.lax.scan(interval, start, jnp.arange(truths.errors.shape[1]))
-    return carry[4], *(part.T for part in shown)
+    return carry[4], shown
+
+
+def days_under(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> Float[Array, " patient"]:
+    """Days to progression under a feedback policy that sees the readings."""
+    return _under(truths, policy, noise)[0]
 
 
 def ruled(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> Courses:
     """Patients under a feedback policy that sees the readings."""
-    return Courses(*(np.asarray(part) for part in _ruled(truths, policy, noise)))
+    days, shown = eqx.filter_jit(_under)(truths, policy, noise)
+    return Courses(np.asarray(days), *(np.asarray(part).T for part in shown))
 
 
 @eqx.filter_jit
 def _scheduled(truths: Truths, plan: Float[Array, " visit"]) -> tuple[Array, Array]:
     model = tumors(truths.theta)
 
-    def interval(carry, dose):  # noqa: ANN001, ANN202
+    def interval(carry: tuple[Any, ...], dose: Array) -> tuple[tuple[Any, ...], Array]:
         state, going, days = carry
         found = lived_exactly(model, state, jnp.broadcast_to(dose, going.shape))
         shown = jnp.where(going, model.burden(state), jnp.nan)

@@ -198,9 +198,7 @@ class Margins(AbstractParametrization):
     @property
     def space(self) -> DecisionSpace:
         names = tuple(f"margin_{k}" for k in range(KNOTS))
-        return DecisionSpace(
-            np.full(KNOTS, self.lowest), np.ones(KNOTS), np.zeros(KNOTS, bool), names, ("1",) * KNOTS
-        )
+        return DecisionSpace(np.full(KNOTS, self.lowest), np.ones(KNOTS), np.zeros(KNOTS, bool), names, ("1",) * KNOTS)
 
     def variables(self, vector: Float[Array, " n"]) -> Float[Array, " n"]:
         return vector

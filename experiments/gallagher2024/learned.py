@@ -13,9 +13,7 @@ from tumortwin.control import AbstractEnvironment, AbstractFeedbackPolicy, Learn
 
 REWARD = 0.1  # for an interval without progression
 SMOOTH = 0.8  # memory of the running means
-TRAINING = Ppo(
-    environments=256, length=64, iterations=160, epochs=3, minibatches=8, discount=0.99, learning_rate=1e-3
-)
+TRAINING = Ppo(environments=256, length=64, iterations=160, epochs=3, minibatches=8, discount=0.99, learning_rate=1e-3)
 QUICK_TRAINING = Ppo(environments=64, length=32, iterations=20, epochs=3, minibatches=4, discount=0.99)
 
 

@@ -1,8 +1,6 @@
 """The tumor between two decisions: Runge-Kutta steps of the published equations, many tumors at once."""
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from tumortwin.models import SensitiveResistantState as State
 from tumortwin.models import TurnoverCompetition
