@@ -134,15 +134,14 @@ def _under(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> tupl
 
     def interval(carry: tuple[Any, ...], visit: Array) -> tuple[tuple[Any, ...], tuple[Array, Array, Array]]:
         state, memory, seen, going, days = carry
-        memory, dose = policy.decide(memory, seen)
-        dose = jnp.broadcast_to(dose, seen.shape)
+        memory, dose = jax.vmap(policy.decide)(memory, seen)
         found = lived_exactly(model, state, dose)
         reading = read(truths, model.burden(found.state), visit, noise)
         before = jnp.where(going, model.burden(state), jnp.nan)
         days = days + jnp.where(going, found.days, 0.0)
         return (found.state, memory, jnp.exp(reading), going & found.passed, days), (dose, reading, before)
 
-    start = (model.initial(), policy.start(seen), seen, jnp.ones(truths.size, bool), jnp.zeros(truths.size))
+    start = (model.initial(), jax.vmap(policy.start)(seen), seen, jnp.ones(truths.size, bool), jnp.zeros(truths.size))
     carry, shown = jax.lax.scan(interval, start, jnp.arange(truths.errors.shape[1]))
     return carry[4], shown
 

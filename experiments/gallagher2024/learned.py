@@ -103,19 +103,18 @@ class VirtualPatients(AbstractEnvironment):
 
 
 class NetworkPolicy(AbstractFeedbackPolicy):
-    """The most probable action of the learned policy, for many patients at once: memory and readings are [patient]."""
+    """The most probable action of the learned policy; the first thing seen is the baseline, which is known."""
 
     policy: LearnedPolicy
 
-    def start(self, observed: Float[Array, " patient"]) -> tuple[Memory, Array]:
-        every = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, observed.shape), blank())
-        return every, jnp.zeros(observed.shape, bool)
+    def start(self, observed: Float[Array, ""]) -> tuple[Memory, Array]:
+        return blank(), jnp.zeros_like(observed, bool)
 
     def decide(
-        self, memory: tuple[Memory, Array], observed: Float[Array, " patient"]
-    ) -> tuple[tuple[Memory, Array], Float[Array, " patient"]]:
+        self, memory: tuple[Memory, Array], observed: Float[Array, ""]
+    ) -> tuple[tuple[Memory, Array], Float[Array, ""]]:
         known, begun = memory
-        later = jax.vmap(remembered)(known, jnp.log(observed / BASELINE), known.dose)
+        later = remembered(known, jnp.log(observed / BASELINE), known.dose)
         known = jax.tree.map(lambda a, b: jnp.where(begun, a, b), later, known)
-        dose = jax.vmap(lambda m: self.policy.action(features(m)))(known).astype(observed.dtype)
+        dose = self.policy.action(features(known)).astype(observed.dtype)
         return (known._replace(dose=dose), jnp.ones_like(begun)), dose
