@@ -37,6 +37,7 @@ def draw_policy(run: Run, best: Optimum) -> None:
     days = int(best.course.days)
     axis.plot(best.course.resistant[:days], best.course.burden[:days] / BASELINE, color=BLUE, lw=0.8)
     axis.set_xscale("log")
+    axis.set_ylim(0.95, 1.01 * LIMIT)
     axis.axhline(LIMIT, color="k", lw=0.8, ls="--")
     axis.set_xlabel("resistant cells R (share of the capacity)")
     axis.set_ylabel("burden N / baseline (dashed: progression)")
