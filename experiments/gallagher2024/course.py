@@ -154,7 +154,8 @@ def days_under(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> 
 def ruled(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> Courses:
     """Patients under a feedback policy that sees the readings."""
     days, shown = eqx.filter_jit(_under)(truths, policy, noise)
-    return Courses(np.asarray(days), *(np.asarray(part).T for part in shown))
+    dose, reading, burden = (np.asarray(part).T for part in shown)
+    return Courses(np.asarray(days), dose, reading, burden)
 
 
 @eqx.filter_jit

@@ -146,7 +146,7 @@ def dynamic_programming(model: TurnoverCompetition, nodes: int = NODES) -> Optim
     )
     found = value_iteration(process, tolerance=1e-4)
     table = jnp.asarray(-found.value.reshape(nodes, nodes))
-    grids = tuple(jnp.asarray(axis) for axis in axes)
+    grids = jnp.asarray(axes[0]), jnp.asarray(axes[1])
     course = _rolled_out(model, table, grids)
     value = float(_interpolated(table, grids, jnp.asarray(start), jnp.log(first.resistant)))
     return Optimum(value, course, *axes, found.action.reshape(nodes, nodes) > 0)

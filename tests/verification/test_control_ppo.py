@@ -57,7 +57,7 @@ def test_it_comes_close_to_dynamic_programming_and_beats_chance():
     assert best == pytest.approx(-exact.value.mean(), rel=1e-6) and chance < 0.8 * best
     # Every ended step is a true end here: the learner's own discount is 1.
     settings = Ppo(environments=32, length=16, iterations=30, width=16, depth=1, discount=1.0, learning_rate=1e-2)
-    learn = Chain(jnp.asarray(transition), jnp.asarray(reward))
+    learn = Chain(transition=jnp.asarray(transition), reward=jnp.asarray(reward))
     for seed in range(5):
         policy = settings.learn(learn, key=jax.random.key(seed)).policy
         taken = np.asarray(jax.vmap(policy.action)(jnp.eye(STATES)))
