@@ -72,6 +72,10 @@ from tumortwin.control._policy import AbstractFeedbackPolicy as AbstractFeedback
 from tumortwin.control._policy import ConstantPolicy as ConstantPolicy
 from tumortwin.control._policy import HysteresisPolicy as HysteresisPolicy
 from tumortwin.control._policy import PolicyThresholds as PolicyThresholds
+from tumortwin.control._ppo import AbstractEnvironment as AbstractEnvironment
+from tumortwin.control._ppo import Learned as Learned
+from tumortwin.control._ppo import LearnedPolicy as LearnedPolicy
+from tumortwin.control._ppo import Ppo as Ppo
 from tumortwin.control._problem import Burden as Burden
 from tumortwin.control._problem import PlanningProblem as PlanningProblem
 from tumortwin.control._progression import LogisticTimeToProgression as LogisticTimeToProgression
