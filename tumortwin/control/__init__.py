@@ -26,10 +26,6 @@ from tumortwin.control._decision import DecisionSpace as DecisionSpace
 from tumortwin.control._delivered import Delivered as Delivered
 from tumortwin.control._each import EachPlan as EachPlan
 from tumortwin.control._each import plan_each as plan_each
-from tumortwin.control._environment import AbstractEnvironment as AbstractEnvironment
-from tumortwin.control._environment import RuleComparison as RuleComparison
-from tumortwin.control._environment import compare_rules as compare_rules
-from tumortwin.control._environment import episode_costs as episode_costs
 from tumortwin.control._evaluate import curves as curves
 from tumortwin.control._evaluate import judged_vectors as judged_vectors
 from tumortwin.control._evaluate import losses as losses
@@ -81,9 +77,6 @@ from tumortwin.control._problem import PlanningProblem as PlanningProblem
 from tumortwin.control._progression import LogisticTimeToProgression as LogisticTimeToProgression
 from tumortwin.control._progression import logistic_time_to_progression as logistic_time_to_progression
 from tumortwin.control._projected_gradient import ProjectedGradient as ProjectedGradient
-from tumortwin.control._proximal_policy import PolicyNetwork as PolicyNetwork
-from tumortwin.control._proximal_policy import ProximalPolicy as ProximalPolicy
-from tumortwin.control._proximal_policy import Training as Training
 from tumortwin.control._receding import Held as Held
 from tumortwin.control._receding import RecedingHorizon as RecedingHorizon
 from tumortwin.control._receding import Visit as Visit
