@@ -48,7 +48,6 @@ def world(tmp_path):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
     }
     environment.pop("FAKE_HANG", None)
-    environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # a compilation that is interrupted is a whole one
     return tmp_path, environment
 
 
