@@ -21,10 +21,28 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "programs" / WORKER
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Begun first: the longest files, of few tests. Last, one of them would keep one worker busy and the other idle.
+LONGEST = (
+    "test_pipeline.py",
+    "test_cli_kill_nuts.py",
+    "test_cohort_pipeline.py",
+    "test_population.py",
+    "test_cli_kill.py",
+    "test_twin_recommend.py",
+    "test_twin_forecast.py",
+    "test_samplers.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are dealt out in the order below; left to itself, `--dist loadfile` ends with those of few tests."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is none."""
+    """The longest files come first; tests marked `gpu` are skipped where there is none."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and jax.default_backend() == "cpu":
         for item in marked:

@@ -73,10 +73,15 @@ def population(centered=(False, False), correlated=("rate", "start"), data=None)
     return PopulationProblem(model, varying, error, priors, data, solve, correlated, concentration=2.0)
 
 
+def some(given, seed):
+    """Four points of the prior: one number of them, so that one program draws them for every test."""
+    return given.sample_prior(4, key=jax.random.key(seed))
+
+
 def test_the_density_is_that_of_the_numpyro_model():
     """NumPyro's own potential in its own coordinates, which the prior's are shifted and stretched from."""
     given = population()
-    points = given.sample_prior(4, key=jax.random.key(0))
+    points = some(given, 0)
     n = given.prior.size
 
     @jax.jit
@@ -97,12 +102,11 @@ CENTERINGS = ((True, True), (True, False), (False, True))
 def test_centering_changes_the_coordinates_and_nothing_else(correlated):
     """The same draws of the prior; densities differ by the Jacobian of the effects alone."""
     free = population((False, False), correlated)
-    key = jax.random.key(1)
-    z = free.sample_prior(3, key=key)
+    z = some(free, 1)
     values, density = jax.jit(jax.vmap(lambda p: (free.constrain(p), free.log_density(p))))(z)
     for centering in CENTERINGS:
         other = population(centering, correlated)
-        moved = other.sample_prior(3, key=key)
+        moved = some(other, 1)
         there, found = jax.jit(jax.vmap(lambda p, other=other: (other.constrain(p), other.log_density(p))))(moved)
         assert set(there) == set(values)
         for path, value in values.items():
@@ -139,15 +143,15 @@ def test_padding_and_a_likelihood_s_gradient():
             jnp.where(given.data.valid > 0, a, a + 7.0) for a in (given.data.lower, given.data.upper, given.data.times)
         ),
     )
-    z = given.sample_prior(1, key=jax.random.key(3))[0]
-    both = [eqx.filter_jit(lambda p, z: jax.value_and_grad(p.log_density)(z))(p, z) for p in (given, changed)]
+    z = some(given, 3)[0]
+    with_slope = eqx.filter_jit(lambda p, z: jax.value_and_grad(p.log_density)(z))
+    both = [with_slope(p, z) for p in (given, changed)]
     for a, b in zip(*both, strict=True):
         np.testing.assert_array_equal(a, b)
     h = 1e-5
-    density = eqx.filter_jit(given.log_density)
     for i in (0, 3, given.prior.size, given.size - 1):
         step = h * jnp.eye(given.size)[i]
-        slope = (density(z + step) - density(z - step)) / (2 * h)
+        slope = (with_slope(given, z + step)[0] - with_slope(given, z - step)[0]) / (2 * h)
         assert float(both[0][1][i]) == pytest.approx(float(slope), rel=1e-5)
 
 
@@ -230,7 +234,7 @@ def test_leaving_a_subject_out_is_the_closed_form_of_a_normal_hierarchy(sampled)
 
 def test_new_subjects_are_of_the_population():
     given = population()
-    z = given.sample_prior(1, key=jax.random.key(8))[0]
+    z = some(given, 8)[0]
     values = given.constrain(z)
     drawn = given.new_subjects(values, 4000, key=jax.random.key(9))
     logs = np.stack([np.log(drawn[p] / values[f"typical.{p}"]) / values[f"between.{p}"] for p in ("rate", "start")])

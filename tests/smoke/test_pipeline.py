@@ -11,6 +11,7 @@ from tumortwin import cli_jobs
 from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.io import read_posterior, write_example_patient
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
     "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",

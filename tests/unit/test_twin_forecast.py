@@ -16,13 +16,14 @@ from tumortwin.twin import Scan, Twin, forecast, replay_cases
 
 DAYS = (0.0, 30.0)
 RADIUS, LENGTH = 15.0, 2.0  # [mm]
+DRAWS = 400
 
 
 class Still(eqx.Module):
     """A solve that always returns one field; NaN for growth rates above `broken_above`."""
 
     field: Array
-    broken_above: float = eqx.field(static=True, default=1e9)
+    broken_above: Array  # not static: sound or broken, it is one program
 
     def __call__(self, model, days):
         fine = model.mechanisms["proliferation"].rate < self.broken_above
@@ -45,23 +46,26 @@ def still(problem):
     far = np.linalg.norm(places[..., None, :] + offsets, axis=-1)
     field = jnp.asarray((1.0 / (1.0 + np.exp((far - RADIUS) / LENGTH))).mean(axis=-1), jnp.float32)
     everywhere = jnp.ones(shape, bool)
-    found = eqx.tree_at(lambda p: (p.solve, p.model.tissue.domain.mask), problem, (Still(field), everywhere))
+    found = eqx.tree_at(
+        lambda p: (p.solve, p.model.tissue.domain.mask), problem, (Still(field, jnp.asarray(1e9, float)), everywhere)
+    )
     return found
 
 
 def known_posterior(problem, n):
-    """Threshold one half and unit width in every draw."""
-    found = case.prior_posterior(problem, n)
+    """Threshold one half and unit width in every draw. The first of as many draws as any test needs."""
+    found = case.prior_posterior(problem, DRAWS)
     fixed = {"observation.flair.threshold": 0.5, "observation.flair.width": 1.0}
     draws = {p: np.full_like(v, fixed[p]) if p in fixed else v for p, v in found.draws.items()}
+    draws = {p: v[:, :n] for p, v in draws.items()}
     return dataclasses.replace(found, draws=draws)
 
 
 @pytest.fixture(scope="module")
 def found(still):
     volumes = {"flair@30": 900.0, "flair@60": 1100.0, "flair@0": float("nan")}
-    posterior = dataclasses.replace(known_posterior(still, 400), info={"correlation_volume_mm3": volumes})
-    return forecast(still, posterior, DAYS, n_draws=400, chunk=200, key=jax.random.key(0))
+    posterior = dataclasses.replace(known_posterior(still, DRAWS), info={"correlation_volume_mm3": volumes})
+    return forecast(still, posterior, DAYS, n_draws=DRAWS, chunk=200, key=jax.random.key(0))
 
 
 class Scaled(eqx.Module):
@@ -119,11 +123,11 @@ def test_one_outline_varies_as_its_edge_and_its_correlation_volume_say(found):
 
 
 def test_draws_that_fail_are_an_error_and_counted(still):
-    posterior = known_posterior(still, 40)
+    posterior = known_posterior(still, DRAWS)
     rates = np.sort(posterior.draws["mechanisms.proliferation.rate"].ravel())
-    broken = eqx.tree_at(lambda p: p.solve, still, Still(still.solve.field, float(rates[36:38].mean())))
-    with pytest.raises(FloatingPointError, match="3 of 40"):
-        forecast(broken, posterior, DAYS, n_draws=40, chunk=20, key=jax.random.key(0))
+    broken = eqx.tree_at(lambda p: p.solve.broken_above, still, jnp.asarray(rates[-4:-2].mean()))
+    with pytest.raises(FloatingPointError, match=f"3 of {DRAWS} failed"):
+        forecast(broken, posterior, DAYS, n_draws=DRAWS, chunk=200, key=jax.random.key(0))
 
 
 # --- the future stays unknown ---

@@ -1,5 +1,7 @@
 """The burden under a plan: gradients against finite differences, the day of the decision, the horizon."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -38,11 +40,25 @@ def double():
     return jax.tree.map(lambda x: x.astype(float) if eqx.is_inexact_array(x) else x, case.problem())
 
 
+DRAWS = 40
+
+
+def from_prior(of, shape):
+    """Prior draws [chain draw], the first of `DRAWS`: one program draws them whatever the shape."""
+    draws = of.prior.sample((DRAWS,), key=jax.random.key(0))
+    return {path: np.asarray(v)[: math.prod(shape)].reshape(*shape, *v.shape[1:]) for path, v in draws.items()}
+
+
+def some(of):
+    """Six prior draws in the place of a posterior."""
+    return Posterior(from_prior(of, (1, 6)), None, {}, "prior")
+
+
 def planned(problem, **changes):
     arguments = {"start_window": (7.0, 21.0), "horizon": HORIZON, "n_draws": 2, "n_days": 3} | changes
     return planning_problem(
         problem,
-        case.prior_posterior(problem, 6),
+        some(problem),
         WEEKS,
         MeanLogBurden(jnp.zeros(()), jnp.asarray(HORIZON)),
         CVaR(0.5),
@@ -111,7 +127,7 @@ def test_a_plan_for_an_untreated_patient_draws_radiosensitivity_from_the_prior(u
 
 
 def test_a_forecast_under_a_plan_draws_it_too_and_one_without_treatment_does_not(untreated):
-    posterior = case.prior_posterior(untreated, 6)
+    posterior = some(untreated)
 
     def looked_ahead(schedule):
         key = jax.random.key(0)
@@ -131,8 +147,7 @@ def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untr
     rng = np.random.default_rng(0)
     weights = rng.exponential(size=(chains, draws)) ** 3
     growth = 0.02 + 0.001 * np.arange(chains * draws).reshape(chains, draws)  # names the row
-    prior = untreated.prior.sample((chains, draws), key=jax.random.key(0))
-    found = {path: np.asarray(v) for path, v in prior.items()} | {"mechanisms.proliferation.rate": growth}
+    found = from_prior(untreated, (chains, draws)) | {"mechanisms.proliferation.rate": growth}
     posterior = Posterior(found, np.log(weights / weights.sum()), {}, "")
     arguments = (WEEKS, MeanLogBurden(0.0, HORIZON), CVaR(0.5), [StartWindow(7.0, 21.0), FractionDose(3.0)])
     problem = planning_problem(
