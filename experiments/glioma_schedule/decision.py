@@ -1,7 +1,5 @@
 """The decision: every fraction and every day's temozolomide, within the toxicity of the standard of care."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -36,7 +34,7 @@ SLOTS = 56  # days on which a plan may give the drug: two weeks more
 CAP, DRUG_CAP = 3.0, 2.0  # [Gy] a fraction, [75 mg/m^2] a day
 HORIZON = 150.0  # [day] after the decision
 LEVEL = 0.8
-DRAWS = 16
+DRAWS, PRIOR_DRAWS = 16, 512
 COARSE, FINE = 4.0, 2.0  # [mm]
 
 _FRACTION_DAYS = tuple(float(d) for d in np.asarray(weekday_fractions(FIRST, FRACTIONS, DOSE).times))
@@ -91,9 +89,9 @@ def best(problem: PlanningProblem, start: np.ndarray, iterations: int, name: str
     return optimize(problem, search, name=name)
 
 
-def from_prior(posterior: Posterior) -> Posterior:
-    """What is believed without the scans' likelihood: the draws of the prior."""
-    return dataclasses.replace(posterior, draws=dict(posterior.prior_draws), log_weights=None, log_density=None)
+def believed_before(problem: Problem, key: Array) -> Posterior:
+    """Draws of the prior: what was believed of the parameters before the new scan."""
+    return Posterior(draws=problem.prior_draws(PRIOR_DRAWS, key=key), log_weights=None, diagnostics={}, statement="")
 
 
 def truly(config: DictConfig, key: Array, vector: np.ndarray) -> Patient:

@@ -21,8 +21,8 @@ from experiments.glioma_schedule.decision import (
     FINE,
     LIMITS,
     STANDARD,
+    believed_before,
     best,
-    from_prior,
     planning,
     truly,
     twins,
@@ -33,7 +33,7 @@ from tumortwin.control import Comparison, Plan, compare, make_plan
 from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured
 
-ITERATIONS, POLISH = 25, 4
+BEFORE, ITERATIONS, POLISH = 40, 8, 2
 FRESH, QUICK_FRESH = 64, 16
 GAIN = {"mean_log_burden": 0.05}  # the smallest that counts
 
@@ -44,8 +44,11 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     spacings = (6.0, 4.0) if quick else (COARSE, FINE)
     coarse, fine = twins(config, run, spacings)
-    _, _, cold = decided(config, run, coarse, fine, "cold")
-    posterior, plan, warm = decided(config, run, coarse, fine, "warm")
+    with run.progress.task("plan of the prior"):
+        before = planning(coarse, believed_before(coarse, run.key("before")), DRAWS, run.key("prior"))
+        common = best(before, STANDARD, BEFORE, "common")
+    _, _, cold = decided(config, run, coarse, fine, common, "cold")
+    posterior, plan, warm = decided(config, run, coarse, fine, common, "warm")
     found = [measured(f"seconds_cold_{name}", value, "s") for name, value in cold.items()]
     found += [measured(f"seconds_warm_{name}", value, "s") for name, value in warm.items()]
     limit = expected["seconds"]
@@ -56,13 +59,16 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
         else at_most("seconds_warm", total, limit["at_most"], "s", limit["source"])
     )
     found += [at_most("k_hat", posterior.diagnostics["k_hat"], 0.7), measured("ess", posterior.diagnostics["ess"])]
-    return found + judged(config, run, fine, coarse, posterior, plan, expected, QUICK_FRESH if quick else FRESH)
+    return found + judged(config, run, fine, posterior, plan, common, expected, QUICK_FRESH if quick else FRESH)
 
 
 def decided(
-    config: DictConfig, run: Run, coarse: Problem, fine: Problem, name: str
+    config: DictConfig, run: Run, coarse: Problem, fine: Problem, common: Plan, name: str
 ) -> tuple[Posterior, Plan, dict[str, float]]:
-    """Posterior, plan and seconds of each stage: Laplace and importance sampling, plan, polish."""
+    """Posterior, plan and seconds of each stage: Laplace and importance sampling, plan, polish.
+
+    The search begins at the `common` plan, which is there before the scan.
+    """
     clock, seconds = time.perf_counter(), {}
 
     def lap(stage: str) -> None:
@@ -76,7 +82,8 @@ def decided(
         lap("posterior")
         bar.advance()
         key = run.key(f"plan/{name}")
-        first = best(planning(coarse, posterior.halves()[0], DRAWS, key), STANDARD, ITERATIONS, "coarse")
+        known = np.asarray(DECISION.vector(common.variables))
+        first = best(planning(coarse, posterior.halves()[0], DRAWS, key), known, ITERATIONS, "coarse")
         lap("plan")
         bar.advance()
         start = np.asarray(DECISION.vector(first.variables))
@@ -90,18 +97,15 @@ def judged(
     config: DictConfig,
     run: Run,
     fine: Problem,
-    coarse: Problem,
     posterior: Posterior,
     plan: Plan,
+    common: Plan,
     expected: dict[str, Any],
     fresh: int,
 ) -> list[Verdict]:
     """The plan, and one that knows the prior alone, against the standard of care: fresh draws, and the truth."""
     problem = planning(fine, posterior.halves()[1], fresh, run.key("fresh"))
     standard = make_plan(problem, jnp.asarray(STANDARD), name="standard of care", value=0.0)
-    with run.progress.task("plan of the prior"):
-        prior = planning(coarse, from_prior(posterior), DRAWS, run.key("prior"))
-        common = best(prior, STANDARD, ITERATIONS, "common")
     with run.progress.task("fresh draws", total=2) as bar:
         ours = _against(run, problem, plan, standard)
         bar.advance()
