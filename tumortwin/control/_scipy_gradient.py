@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -32,6 +32,10 @@ class Descents:
     done: tuple[LocalMinimum, ...]
 
 
+def _floats(start: Sequence[float] | np.ndarray | None) -> tuple[float, ...] | None:
+    return None if start is None else tuple(float(v) for v in start)
+
+
 class ScipyGradient(AbstractController):
     """A local minimum from each of several starts, a start a step; the lowest is the plan.
 
@@ -40,7 +44,8 @@ class ScipyGradient(AbstractController):
     and middle of the box, and its early and late halves (front- and back-loaded); `random` further ones need a `key`.
 
     **Arguments:** `method`; `random` starts; `starts` at most, of those named first (None: all); `max_iterations`
-    each; `tolerance` of the scaled risk.
+    each; `tolerance` of the scaled risk; `start`: one decision to begin from instead (a plan of a coarser model, or of
+    the prior).
 
     **Good values:** random 0 for up to ten components.
 
@@ -58,7 +63,7 @@ class ScipyGradient(AbstractController):
     starts: int | None = eqx.field(static=True, default=None)
     max_iterations: int = eqx.field(static=True, default=200)
     tolerance: float = eqx.field(static=True, converter=float, default=1e-9)
-    start: tuple[float, ...] | None = eqx.field(static=True, default=None)
+    start: tuple[float, ...] | None = eqx.field(static=True, converter=_floats, default=None)
 
     def __check_init__(self) -> None:
         if self.method not in (SLSQP, LBFGSB):
@@ -72,7 +77,11 @@ class ScipyGradient(AbstractController):
                 "try: BranchAndBound() or RelaxAndRound()"
             )
         nearest = Nearest.of(region)
-        return Descents(nearest, tuple(starting_points(nearest, self.random, key))[: self.starts], None, ())
+        if self.start is None:
+            return Descents(nearest, tuple(starting_points(nearest, self.random, key))[: self.starts], None, ())
+        if len(self.start) != region.size:
+            raise ValueError(f"required: a start of {region.size} components; received: {len(self.start)}")
+        return Descents(nearest, (nearest.project(np.asarray(self.start)),), None, ())
 
     def step(self, problem: PlanningProblem, state: Descents) -> Descents:
         found = local_minimum(
