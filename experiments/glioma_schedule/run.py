@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
@@ -163,5 +162,4 @@ def true_outcomes(config: DictConfig, run: Run, plans: dict[str, Plan]) -> list[
             found.append(measured(f"true_flair_volume_day_{day}_under_{name}", of_plan[f"volume_flair_{day}"], "mm^3"))
     gain = np.log(volumes["standard"]["volume_flair_180"]) - np.log(volumes["plan"]["volume_flair_180"])
     found.append(measured("true_gain_of_log_volume_day_180_plan_over_standard", gain, "ln"))
-    jax.clear_caches()
     return found

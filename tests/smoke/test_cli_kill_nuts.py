@@ -12,7 +12,6 @@ import pytest
 
 from tumortwin.io import read_posterior, write_example_patient
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # [s] on a busy machine
 POLL = 0.02  # [s]
