@@ -27,7 +27,6 @@ from tumortwin.config import (
     repository,
     search_path,
     unknown,
-    user_cache,
 )
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ def _prepare(config: DictConfig) -> None:
     """Sets JAX up in this process."""
     from tumortwin.runs import configure_backend, configure_environment
 
-    configure_environment(config.paths.compilation_cache or user_cache() / "jax")
-    configure_backend(x64=config.runtime.x64)
+    configure_environment()
+    configure_backend(config.paths.compilation_cache, x64=config.runtime.x64)
 
 
 def _body(config: DictConfig) -> tuple[Callable[[DictConfig, "Run"], Any], list[Path]]:
@@ -240,7 +239,7 @@ def start(arguments: Arguments) -> int:
         )
         return OK
     overrides = _effective(arguments)
-    configure_environment(user_cache() / "jax")
+    configure_environment()
     jobs = one_of_each(overrides) if arguments.multirun else iter([overrides])
     first = compose(next(jobs), config_dirs=arguments.config_dirs)
     if arguments.cfg is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tumortwin.cli import OK, Arguments
 from tumortwin.cli_cite import references
-from tumortwin.config import compose, config_dir, group_options, groups, repository, unknown, user_cache
+from tumortwin.config import compose, config_dir, group_options, groups, repository, unknown
 
 _KNOWN_DATA = ("brain_atlas", "tcga_lgg_static", "gbm_brain_tumor_progression")
 _SHOWN_RESULTS = 3
@@ -80,8 +80,8 @@ def _doctor(arguments: Arguments) -> int:
 
     composed = compose(["task=twin", *arguments.overrides], config_dirs=arguments.config_dirs)
     config = composed.config
-    configure_environment(config.paths.compilation_cache or user_cache() / "jax")
-    configure_backend(x64=config.runtime.x64)
+    configure_environment()
+    configure_backend(config.paths.compilation_cache, x64=config.runtime.x64)
     facts, cache = backend_facts(), os.environ["JAX_COMPILATION_CACHE_DIR"]
     free = shutil.disk_usage(next(p for p in (Path(config.paths.runs).resolve(), Path.cwd()) if p.exists())).free
     rows = [

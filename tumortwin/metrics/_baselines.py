@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from tumortwin.metrics._overlap import bounding_box
 from tumortwin.metrics._types import NpMask
 
 
@@ -25,10 +26,12 @@ def signed_distance(mask: NpMask, spacing: Sequence[float], *, to_edge: bool = F
         return np.full(mask.shape, np.inf)
     if mask.all():
         return np.full(mask.shape, -np.inf)
-    outside = np.asarray(ndimage.distance_transform_edt(~mask, sampling=steps))
-    inside = np.asarray(ndimage.distance_transform_edt(mask, sampling=steps))
     nearer = 0.5 * float(np.prod(steps)) ** (1.0 / 3.0) if to_edge else 0.0
-    return np.where(mask, nearer - inside, outside - nearer)
+    distance = np.asarray(ndimage.distance_transform_edt(~mask, sampling=steps)) - nearer
+    box = bounding_box(mask, 1)  # the nearest voxel outside lies in the mask's box or just about it
+    inside = np.asarray(ndimage.distance_transform_edt(mask[box], sampling=steps))
+    distance[box] = np.where(mask[box], nearer - inside, distance[box])
+    return distance
 
 
 def persistence(mask: NpMask) -> NpMask:
@@ -36,14 +39,23 @@ def persistence(mask: NpMask) -> NpMask:
     return np.array(mask, dtype=bool)
 
 
-def dilation(mask: NpMask, radius: float, spacing: Sequence[float], domain: NpMask | None = None) -> NpMask:
+def dilation(
+    mask: NpMask,
+    radius: float,
+    spacing: Sequence[float],
+    domain: NpMask | None = None,
+    *,
+    distance: np.ndarray | None = None,
+) -> NpMask:
     """The tumor grown by `radius` [mm] in every direction (shrunk if negative), kept within `domain`.
+
+    `distance`: the mask's signed distance, where it is known already.
 
     Voxels whose center is at most `radius` from the center of a tumor voxel. The radius is a prior radial velocity
     [mm/day] times the interval. **Good values:** 0.01-0.05 mm/day for low-grade, 0.05-0.2 mm/day for high-grade glioma
     (half the velocity of the diameter). With thick slices a radius below the slice spacing grows only within slices.
     """
-    distance = signed_distance(mask, spacing)
+    distance = signed_distance(mask, spacing) if distance is None else distance
     grown = distance <= radius if radius >= 0.0 else mask & (distance < radius)
     return grown if domain is None else grown & (domain | mask)
 
@@ -62,16 +74,25 @@ def volume_growth_rate(days: Sequence[float], volumes: Sequence[float], doubling
     return math.log(last / first) / (last_day - first_day)
 
 
-def to_volume(mask: NpMask, volume: float, spacing: Sequence[float], domain: NpMask | None = None) -> NpMask:
+def to_volume(
+    mask: NpMask,
+    volume: float,
+    spacing: Sequence[float],
+    domain: NpMask | None = None,
+    *,
+    distance: np.ndarray | None = None,
+) -> NpMask:
     """The tumor dilated (or eroded) to `volume` [mm^3]: the whole-distance shell whose volume is nearest.
+
+    `distance`: the mask's signed distance, where it is known already.
 
     All voxels at one distance are taken or left together, so the answer does not depend on the order of the axes. An
     empty mask stays empty; the domain bounds what can be reached.
     """
     allowed = np.ones_like(mask) if domain is None else domain | mask
     voxels = volume / float(np.prod(list(spacing)))
-    distance = np.round(signed_distance(mask, spacing), 6)
-    values = np.sort(distance[allowed & np.isfinite(distance)])
+    distance = np.round(signed_distance(mask, spacing) if distance is None else distance, 6)
+    values = distance[allowed & np.isfinite(distance)]
     if values.size == 0 or not mask.any():
         return persistence(mask)
     shells, counts = np.unique(values, return_counts=True)
@@ -90,12 +111,14 @@ def exponential_growth(
     *,
     doubling_time: float,
     domain: NpMask | None = None,
+    distance: np.ndarray | None = None,
 ) -> NpMask:
     """The last mask, dilated to the volume that exponential growth predicts for `day`."""
     voxel = float(np.prod(list(spacing)))
     volumes = [float(m.sum()) * voxel for m in masks]
     rate = volume_growth_rate(days, volumes, doubling_time)
-    return to_volume(masks[-1], volumes[-1] * math.exp(rate * (day - days[-1])), spacing, domain)
+    volume = volumes[-1] * math.exp(rate * (day - days[-1]))
+    return to_volume(masks[-1], volume, spacing, domain, distance=distance)
 
 
 def baseline_forecasts(
@@ -118,8 +141,11 @@ def baseline_forecasts(
             f"masks, days {list(days)}, day {day}"
         )
     radius = radial_velocity * (day - days[-1])
+    distance = signed_distance(masks[-1], spacing)
     return {
         "persistence": persistence(masks[-1]),
-        "dilation": dilation(masks[-1], radius, spacing, domain),
-        "exponential_growth": exponential_growth(masks, days, day, spacing, doubling_time=doubling_time, domain=domain),
+        "dilation": dilation(masks[-1], radius, spacing, domain, distance=distance),
+        "exponential_growth": exponential_growth(
+            masks, days, day, spacing, doubling_time=doubling_time, domain=domain, distance=distance
+        ),
     }

@@ -46,7 +46,8 @@ def surface_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[f
     a, b = _pair(first, second)
     if not (a.any() and b.any()):
         raise ValueError("required: two masks with at least one voxel each; received: an empty mask")
-    surface_a, surface_b = _surface(a), _surface(b)
+    box = bounding_box(a | b, 0)
+    surface_a, surface_b = _surface(a[box]), _surface(b[box])
     steps = [float(s) for s in spacing]
     to_b = np.asarray(ndimage.distance_transform_edt(~surface_b, sampling=steps))[surface_a]
     to_a = np.asarray(ndimage.distance_transform_edt(~surface_a, sampling=steps))[surface_b]
@@ -69,6 +70,16 @@ def hausdorff95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float],
         return float("inf")
     to_b, to_a = surface_distances(a, b, spacing)
     return float(max(np.percentile(to_b, percentile), np.percentile(to_a, percentile)))
+
+
+def bounding_box(mask: NpMask, margin: int) -> tuple[slice, ...]:
+    """The smallest box of a mask that is not empty, `margin` voxels wider on every side where the array goes on."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(int(found[0]) - margin, 0), min(int(found[-1]) + 1 + margin, size)))
+    return tuple(box)
 
 
 def _surface(mask: NpMask) -> NpMask:

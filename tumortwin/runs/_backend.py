@@ -4,16 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tumortwin._paths import user_cache
+
 _VECTOR_WIDTH = "--xla_cpu_prefer_vector_width=512"
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _CHECKS = "EQX_ON_ERROR"
 _MIN_COMPILE_SECONDS = 0.3
 
 
-def configure_environment(cache: str | os.PathLike[str]) -> None:
-    """What has to stand in the environment before JAX starts; child processes inherit it.
+def configure_environment() -> None:
+    """What has to stand in the environment before JAX and Equinox are imported; child processes inherit it.
 
-    512-bit vectors are worth 17 % on the stencil. A cache folder already in JAX_COMPILATION_CACHE_DIR wins.
+    512-bit vectors are worth 17 % on the stencil.
 
     The checks inside Diffrax's and Optimistix's compiled programs (times in order, and such) call back into Python to
     raise, and a program that does is never cached: every run would compile its solves again. With EQX_ON_ERROR=nan they
@@ -22,18 +24,22 @@ def configure_environment(cache: str | os.PathLike[str]) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_prefer_vector_width" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_VECTOR_WIDTH}".strip()
-    os.environ.setdefault(_CACHE, str(cache))
     os.environ.setdefault(_CHECKS, "nan")
 
 
-def configure_backend(*, x64: bool = True) -> None:
-    """Precision and cache of the JAX of this process; call `configure_environment` first."""
+def configure_backend(cache: str | os.PathLike[str] | None = None, *, x64: bool = True) -> None:
+    """Precision and cache of the JAX of this process; call `configure_environment` first.
+
+    **Arguments:** `cache`: folder of compiled programs; without one that of JAX_COMPILATION_CACHE_DIR, else the
+    user's. Child processes inherit it. A folder that cannot be written is left alone: nothing is cached.
+    """
     import jax
 
-    cache = os.environ.get(_CACHE)
+    folder = str(cache or os.environ.get(_CACHE) or user_cache() / "jax")
+    os.environ[_CACHE] = folder
     jax.config.update("jax_enable_x64", x64)
-    if cache and _writable(Path(cache)):
-        jax.config.update("jax_compilation_cache_dir", cache)
+    if _writable(Path(folder)):
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
 
 

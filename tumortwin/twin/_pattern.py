@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 _MOST_NODES = 800  # of which the principal components are found: an eigenproblem of that size
-_PART = 4000  # places a piece: bounds the memory
 
 
 def smooth_modes(
@@ -24,19 +23,20 @@ def smooth_modes(
 
     **Reference:** Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), sections 4.3 and 8.1.
     """
-    shape = region.shape
-    places = np.stack([axis * h for axis, h in zip(np.indices(shape), spacing, strict=True)], axis=-1).reshape(-1, 3)
-    inside = np.flatnonzero(region.ravel())
-    nodes = places[inside[:: -(-inside.size // _MOST_NODES)]]
+    axes = [np.arange(n) * h for n, h in zip(region.shape, spacing, strict=True)]
+    inside = np.argwhere(region)
+    nodes = inside[:: -(-len(inside) // _MOST_NODES)] * np.asarray(spacing)
 
-    def covariance(at: np.ndarray) -> np.ndarray:
-        squares = np.sum((at[:, None, :] - nodes[None]) ** 2, axis=-1)
-        return spread**2 * np.exp(-0.5 * squares / length**2)
-
-    values, vectors = np.linalg.eigh(covariance(nodes))
+    # The covariance is a product over the axes.
+    along = [np.exp(-0.5 * ((axis[:, None] - node) / length) ** 2) for axis, node in zip(axes, nodes.T, strict=True)]
+    squares = np.sum((nodes[:, None, :] - nodes[None]) ** 2, axis=-1)
+    values, vectors = np.linalg.eigh(spread**2 * np.exp(-0.5 * squares / length**2))
     chosen = np.argsort(values)[::-1][: min(count, len(nodes))]
     largest = np.argmax(np.abs(vectors[:, chosen]), axis=0)  # an eigenvector's sign is the library's: make it ours
     signs = np.sign(vectors[largest, chosen])
-    weights = vectors[:, chosen] * signs / np.sqrt(values[chosen])
-    rows = [covariance(part) @ weights for part in np.array_split(places, -(-len(places) // _PART))]
-    return np.concatenate(rows).T.reshape(-1, *shape).astype(np.float32)
+    weights = spread**2 * vectors[:, chosen] * signs / np.sqrt(values[chosen])
+    modes = np.empty((len(chosen), *region.shape))
+    across = (along[1][:, None, :] * along[2][None]).reshape(-1, len(nodes))
+    for index, near in enumerate(along[0]):
+        modes[:, index] = (across @ (near[:, None] * weights)).T.reshape(-1, *region.shape[1:])
+    return modes.astype(np.float32)
