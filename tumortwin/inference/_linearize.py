@@ -118,6 +118,7 @@ def _around(
         states, seen = solve(point)
         return jax.tree.map(lambda new, old: jnp.where(here, new, old), states, kept), seen
 
+    solve = jax.jit(solve)  # traced once for its shapes and for the loop
     shapes, _ = jax.eval_shape(solve, z)
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     states, seen = jax.lax.scan(body, nothing, (points, first))

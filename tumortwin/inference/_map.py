@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
 from tumortwin.inference._correlation import reweight
-from tumortwin.inference._linearize import STEP, Linearization, linearize
+from tumortwin.inference._linearize import STEP, Linearization, compiled_linearization
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._prior import prior_draws
 from tumortwin.inference._problem import AbstractProblem, Problem
@@ -205,7 +205,8 @@ def _least_squares(
     offset = _offset(problem)
 
     def expand(z: Array, arrays: Problem, offset: Array, damping: Array) -> tuple[Array, Array, Linearization]:
-        local = linearize(eqx.combine(arrays, rest), z, step=step)
+        # Compiled on its own: Optimistix asks for it three times, and it is traced once.
+        local = compiled_linearization(eqx.combine(arrays, rest), z, step)
         hessian = local.observed + jnp.diag(jnp.maximum(local.curvature, LEAST_CURVATURE))
         rho, jacobian = compressed_residuals(-local.log_density, -local.gradient, hessian, offset, tolerance)
         return rho / jnp.sqrt(damping), jacobian / jnp.sqrt(damping), local

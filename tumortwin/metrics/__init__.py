@@ -20,6 +20,7 @@ from tumortwin.metrics._concordance import correlation as correlation
 from tumortwin.metrics._forecast import BASELINES as BASELINES
 from tumortwin.metrics._forecast import ForecastCase as ForecastCase
 from tumortwin.metrics._forecast import score_forecast as score_forecast
+from tumortwin.metrics._overlap import bounding_box as bounding_box
 from tumortwin.metrics._overlap import dice as dice
 from tumortwin.metrics._overlap import hausdorff95 as hausdorff95
 from tumortwin.metrics._overlap import surface_distances as surface_distances

@@ -11,6 +11,7 @@ import scipy.ndimage
 from jaxtyping import Array
 
 from tumortwin.geometry import Domain, Grid, Tissue
+from tumortwin.metrics import bounding_box
 from tumortwin.models import (
     Diffusion,
     DrugResponse,
@@ -134,7 +135,9 @@ def _place(
     grid: Grid, domain: np.ndarray, tissue: dict[str, np.ndarray], tumor: VirtualTumor, *, key: Array
 ) -> tuple[tuple[int, int, int], Grid, Tissue]:
     """A box of `side` mm around a random deep white-matter voxel, and its tissue."""
-    depth = np.asarray(scipy.ndimage.distance_transform_edt(domain, sampling=grid.spacing))
+    around = bounding_box(domain, 1)
+    depth = np.zeros(domain.shape)
+    depth[around] = scipy.ndimage.distance_transform_edt(domain[around], sampling=grid.spacing)
     deepest_share = 0.55  # of the greatest depth: away from the skull, not only in the very centre
     candidates = np.argwhere((tissue["white_matter"] > 0.8) & (depth > deepest_share * depth.max()))
     center = candidates[int(jax.random.randint(key, (), 0, len(candidates)))]
