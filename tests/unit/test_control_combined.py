@@ -85,7 +85,7 @@ def test_a_mixed_decision_is_planned_within_all_limits():
         burden, {"alpha": jnp.asarray([0.05, 0.1])}, BOTH, LogBurden(END), Mean(), LIMITS, sequential=False
     )
     assert isinstance(suitable_controller(case), CovarianceAdaptation)
-    found = optimize(case, CovarianceAdaptation(evaluations=700), key=jax.random.key(0))
+    found = optimize(case, CovarianceAdaptation(evaluations=350), key=jax.random.key(0))
     assert all(entry["violation"] <= 1e-9 for entry in found.constraints)
     even = (-3.0 + np.sqrt(9.0 + 48.0)) / 2.0  # d (1 + d / 3) = 4 in each of ten fractions
     np.testing.assert_allclose(found.variables["radiation"].weekly_fraction_dose, even, atol=0.1)

@@ -30,7 +30,7 @@ class CumulativeDose(AbstractConstraint):
     """
 
     agent: str = eqx.field(static=True)
-    limit: float = eqx.field(static=True, converter=float)
+    limit: float = eqx.field(converter=float)
     window: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     name: ClassVar[str] = "cumulative_dose"
@@ -72,8 +72,8 @@ class LockOut(AbstractConstraint):
     as inside up to half a day before `first`), and not convex.
     """
 
-    first: float = eqx.field(static=True, converter=float)
-    last: float = eqx.field(static=True, converter=float)
+    first: float = eqx.field(converter=float)
+    last: float = eqx.field(converter=float)
     agent: str | None = eqx.field(static=True, default=None)
 
     name: ClassVar[str] = "lock_out"
@@ -161,7 +161,7 @@ class Relaxed(AbstractConstraint):
     """`constraint` with its limit moved out by `by`, in its unit: the closest that can be kept (see `Infeasible`)."""
 
     constraint: AbstractConstraint
-    by: float = eqx.field(static=True, converter=float)
+    by: float = eqx.field(converter=float)
 
     name: ClassVar[str] = "relaxed"
     unit: ClassVar[str] = units.FRACTION

@@ -38,6 +38,9 @@ class AbstractConstraint(eqx.Module):
     The entries are smooth where the limit is (a search differentiates them); `violation`, the largest, is what is
     reported. `affine` says whether they are affine in the decision vector: such limits are rows A u <= b, which
     controllers treat exactly.
+
+    A number that enters the residuals by arithmetic alone is a plain field, not a static one: a `Region` traces it, so
+    that limits of another size run the same program.
     """
 
     name: eqx.AbstractClassVar[str]
@@ -93,7 +96,7 @@ class TotalDose(AbstractDoseConstraint):
     **Good values:** 60 Gy (glioblastoma standard of care).
     """
 
-    limit: float = eqx.field(static=True, converter=float, default=60.0)
+    limit: float = eqx.field(converter=float, default=60.0)
 
     name: ClassVar[str] = "total_dose"
     unit: ClassVar[str] = units.DOSE
@@ -119,8 +122,8 @@ class FractionDose(AbstractDoseConstraint):
     (gaps allowed) or 1.5 Gy.
     """
 
-    high: float | tuple[float, ...] = eqx.field(static=True, default=3.0, converter=_hashable)
-    low: float | tuple[float, ...] = eqx.field(static=True, default=0.0, converter=_hashable)
+    high: float | tuple[float, ...] = eqx.field(default=3.0, converter=_hashable)
+    low: float | tuple[float, ...] = eqx.field(default=0.0, converter=_hashable)
 
     name: ClassVar[str] = "fraction_dose"
     unit: ClassVar[str] = units.DOSE
@@ -149,7 +152,7 @@ class EffectiveDose(AbstractDoseConstraint):
     **Good values:** alpha/beta 3 Gy and 100 Gy, the BED_3 of 30 x 2 Gy.
     """
 
-    limit: float = eqx.field(static=True, converter=float, default=100.0)
+    limit: float = eqx.field(converter=float, default=100.0)
     alpha_beta: float = eqx.field(static=True, converter=float, default=NORMAL_TISSUE_ALPHA_BETA)
 
     name: ClassVar[str] = "effective_dose"
@@ -178,8 +181,8 @@ def earlier_effect(parametrization: AbstractParametrization, alpha_beta: float) 
 class StartWindow(AbstractDoseConstraint):
     """First fraction between the days `low` and `high`; equal days fix it."""
 
-    low: float = eqx.field(static=True, converter=float)
-    high: float = eqx.field(static=True, converter=float)
+    low: float = eqx.field(converter=float)
+    high: float = eqx.field(converter=float)
 
     name: ClassVar[str] = "start_day"
     unit: ClassVar[str] = units.TIME

@@ -9,7 +9,8 @@ from tumortwin.control._infeasible import check_feasible
 from tumortwin.control._programs import linear_program
 from tumortwin.control._region import TOLERANCE, Region, Rows
 
-BISECTIONS = 60
+SECTIONS, SECTIONINGS = 64, 9
+"""The last admissible point of a segment is found to 1 / 64^9 by nine calls of one program; a bisection takes 54."""
 MOST_CUTS = 20
 SAFETY = 1e-12
 """What a projection keeps away from rows, so that rounding does not leave them."""
@@ -57,12 +58,13 @@ class Nearest:
         """The last admissible point on the way from the inner point to `vector`; `vector` itself inside."""
         if self.region.excess(vector) <= TOLERANCE / 10.0:
             return np.clip(vector, self.region.lower, self.region.upper)
-        low, high = 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            inside = self.region.excess(self.inner + middle * (vector - self.inner)) <= 0.0
-            low, high = (middle, high) if inside else (low, middle)
-        return self.inner + low * (vector - self.inner)
+        low, high, way = 0.0, 1.0, vector - self.inner
+        for _ in range(SECTIONINGS):
+            shares = np.linspace(low, high, SECTIONS + 1)
+            outside = self.region.excesses(self.inner + shares[1:, None] * way) > 0.0
+            first = int(np.argmax(outside)) if outside.any() else SECTIONS - 1
+            low, high = float(shares[first]), float(shares[first + 1])
+        return self.inner + low * way
 
     def whole(self, target: np.ndarray) -> np.ndarray | None:
         """The decision nearest to `target` (sum of absolute differences) that keeps every limit and whole number.

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._region import TOLERANCE
@@ -31,6 +31,11 @@ class AbstractOutcomeLimit(eqx.Module):
         """What is reported of the plan that was found: whether the limit that was meant is kept, without surrogate."""
 
 
+def _number(value: ArrayLike) -> Array:
+    """An array: a limit of another size runs the same program."""
+    return jnp.asarray(value, float)
+
+
 class RiskLimit(AbstractOutcomeLimit):
     """risk(objective) <= `limit`, in the unit of the objective.
 
@@ -39,7 +44,7 @@ class RiskLimit(AbstractOutcomeLimit):
 
     objective: AbstractObjective
     risk: AbstractRisk
-    limit: float = eqx.field(static=True, converter=float)
+    limit: Float[Array, ""] = eqx.field(converter=_number)
 
     name: ClassVar[str] = "risk_limit"
 
@@ -47,11 +52,11 @@ class RiskLimit(AbstractOutcomeLimit):
         return self.risk(values, weights) - self.limit
 
     def describe(self) -> dict[str, Any]:
-        return {"objective": self.objective.name, **self.risk.describe(), "limit": self.limit}
+        return {"objective": self.objective.name, **self.risk.describe(), "limit": float(self.limit)}
 
     def checked(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> dict[str, Any]:
         found = float(self.risk(values, weights))
-        return {"value": found, "kept": found <= self.limit + TOLERANCE}
+        return {"value": found, "kept": found <= float(self.limit) + TOLERANCE}
 
 
 class ChanceLimit(AbstractOutcomeLimit):
@@ -72,7 +77,7 @@ class ChanceLimit(AbstractOutcomeLimit):
     """
 
     objective: AbstractObjective
-    limit: float = eqx.field(static=True, converter=float)
+    limit: Float[Array, ""] = eqx.field(converter=_number)
     probability: float = eqx.field(static=True, converter=float, default=0.9)
     exact: bool = eqx.field(static=True, default=False)
 
@@ -91,10 +96,10 @@ class ChanceLimit(AbstractOutcomeLimit):
         return values[order[jnp.argmax(cumulative >= self.probability - rounding)]] - self.limit
 
     def describe(self) -> dict[str, Any]:
-        return {"objective": self.objective.name, "limit": self.limit, "probability": self.probability}
+        return {"objective": self.objective.name, "limit": float(self.limit), "probability": self.probability}
 
     def checked(self, values: Float[Array, " draw"], weights: Float[Array, " draw"] | None = None) -> dict[str, Any]:
-        found = probability_within(values, self.limit, weights)
+        found = probability_within(values, float(self.limit), weights)
         return {"value": found, "kept": found >= self.probability - TOLERANCE}
 
 

@@ -92,22 +92,31 @@ class Region:
         """The residuals of the limits that are not affine, one after another."""
         if not self.curved:
             return np.zeros(0)
-        return np.asarray(_values(self._curved_constraints, self.parametrization, jnp.asarray(vector)))
+        return np.asarray(_values(_traced(self._curved), self.parametrization, jnp.asarray(vector)))
 
     def curved_jacobian(self, vector: np.ndarray) -> np.ndarray:
         """Their derivatives [residual n]."""
         if not self.curved:
             return np.zeros((0, self.size))
-        return np.asarray(_slopes(self._curved_constraints, self.parametrization, jnp.asarray(vector)))
+        return np.asarray(_slopes(_traced(self._curved), self.parametrization, jnp.asarray(vector)))
 
     @property
-    def _curved_constraints(self) -> tuple[AbstractConstraint, ...]:
+    def _curved(self) -> tuple[AbstractConstraint, ...]:
         return tuple(self.constraints[i] for i in self.curved)
 
     def excess(self, vector: np.ndarray) -> float:
         """The largest violation of any bound or limit; zero or less inside. Integrality is not looked at."""
         parts = [self.lower - vector, vector - self.upper, self.rows.matrix @ vector - self.rows.bound]
         return float(np.max(np.concatenate([*parts, self.curved_residuals(vector)]), initial=-np.inf))
+
+    def excesses(self, vectors: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
+        """`excess` of many vectors."""
+        rows = vectors @ self.rows.matrix.T - self.rows.bound
+        worst = np.concatenate([self.lower - vectors, vectors - self.upper, rows], axis=1).max(axis=1)
+        if not self.curved:
+            return worst
+        curved = _worst_of_many(_traced(self._curved), self.parametrization, jnp.asarray(vectors))
+        return np.maximum(worst, np.asarray(curved))
 
     def contains(self, vector: np.ndarray, tolerance: float = TOLERANCE) -> bool:
         """Whether every limit, bound and whole number is kept to `tolerance`."""
@@ -116,14 +125,9 @@ class Region:
 
     def keeps(self, vectors: Float[np.ndarray, "m n"], tolerance: float = TOLERANCE) -> Bool[np.ndarray, " m"]:
         """`contains` of many vectors [m n]."""
-        inside = ((vectors >= self.lower - tolerance) & (vectors <= self.upper + tolerance)).all(axis=1)
-        inside &= (vectors @ self.rows.matrix.T <= self.rows.bound + tolerance).all(axis=1)
         whole = vectors[:, self.space.integer]
-        inside &= (np.abs(whole - np.round(whole)) <= tolerance).all(axis=1)
-        if self.curved:
-            worst = _worst_of_many(self._curved_constraints, self.parametrization, jnp.asarray(vectors))
-            inside &= np.asarray(worst) <= tolerance
-        return np.asarray(inside)
+        unbroken = (np.abs(whole - np.round(whole)) <= tolerance).all(axis=1)
+        return np.asarray((self.excesses(vectors) <= tolerance) & unbroken)
 
     def narrowed(self, lower: np.ndarray, upper: np.ndarray) -> "Region":
         """The part of the region within other bounds (a node of a branch-and-bound tree)."""
@@ -140,6 +144,11 @@ def _residuals_at(
 ) -> Float[Array, " residual"]:
     variables = parametrization.variables(vector)
     return jnp.concatenate([c.residuals(variables, parametrization) for c in constraints])
+
+
+def _traced(constraints: tuple[AbstractConstraint, ...]) -> tuple[AbstractConstraint, ...]:
+    """The constraints with their numbers as arrays: one program for limits of any size."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, constraints)
 
 
 # Compiled once for limits of a kind, whatever part of the region or visit of a course asks.
@@ -165,7 +174,8 @@ def _row(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A and b of an affine constraint: its derivative, and minus its value at zero."""
     zero = jnp.zeros(size)
-    matrix, values = _slopes((constraint,), parametrization, zero), _values((constraint,), parametrization, zero)
+    alone = _traced((constraint,))
+    matrix, values = _slopes(alone, parametrization, zero), _values(alone, parametrization, zero)
     return np.asarray(matrix), -np.asarray(values)
 
 
