@@ -300,6 +300,7 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         for name, e in content["comparison"].items()
         if e["value"] is not None
     ]
+    rows += [_prior_row(entry) for entry in content.get("prior_sensitivity", ())]
     limits = [_limit_words(c) for c in content["constraints"]]
     if earlier := float(content["plan"].get("earlier_dose_gy", 0.0)):
         limits.append(
@@ -326,6 +327,17 @@ def _plan(content: dict[str, Any]) -> r.Plan:
         risk=_risk_words(content["risk"]),
         constraints=tuple(limits),
         rows=tuple(rows),
+    )
+
+
+def _prior_row(entry: Mapping[str, Any]) -> r.PlanRow:
+    """The expected gain where the prior is trusted less (power below 1) or more."""
+    gain = entry["expected_gain"]
+    trust = "less" if entry["power"] < 1.0 else "more"
+    doubt = "" if entry["reliable"] else "; too few draws speak of it"
+    name = f"expected gain, prior trusted {trust} (to the power {entry['power']:g}{doubt})"
+    return r.PlanRow(
+        name, gain["value"], gain["low"], gain["high"], str(gain["unit"]), INTERVALS[str(gain["interval"])]
     )
 
 

@@ -46,6 +46,18 @@ def test_normal_and_lognormal_priors_are_standard_normal_in_the_coordinates():
     np.testing.assert_allclose(back, z, atol=1e-10)
 
 
+def test_the_probability_of_draws_is_that_of_scipy_in_the_parameters_themselves():
+    prior = Prior({"a": dist.LogNormal(0.5, 0.3), "b": dist.Uniform(1.0, 3.0), "c": dist.Normal(0.0, 2.0).expand([2])})
+    drawn = prior.sample((5,), key=jax.random.key(1))
+    a, c = np.asarray(drawn["a"]), np.asarray(drawn["c"])
+    expected = (
+        stats.lognorm.logpdf(a, 0.3, scale=np.exp(0.5)) + np.log(0.5) + stats.norm.logpdf(c, 0.0, 2.0).sum(axis=1)
+    )
+    np.testing.assert_allclose(prior.log_probability(drawn), expected, rtol=1e-12)
+    alone = prior.log_probability({"a": drawn["a"], "unknown": drawn["a"]})
+    np.testing.assert_allclose(alone, stats.lognorm.logpdf(a, 0.3, scale=np.exp(0.5)), rtol=1e-12)
+
+
 def test_unknown_paths_and_shapes_are_named():
     given = linear.problem()
     for path, message in (("slop", "slope"), ("observation.image.noise", "observation.image.noise_sd")):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from tumortwin.control import (
     Curve,
@@ -396,6 +397,33 @@ def test_a_recommendation_shows_the_gain_at_equal_normal_tissue_effect_too():
     assert kinds["probability_of_benefit"] == "Wilson" and kinds["bed_3_gy_change"] is None
     assert stored["failed_draws"] == {"planning": 1, "comparison": 0}
     assert "normal-tissue BED" in stored["statement"]
+
+
+def test_a_recommendation_says_what_is_left_of_the_gain_under_other_priors():
+    fresh = draws(64, 3)
+    log_prior = norm.logpdf(np.log(np.asarray(fresh["rho"])), np.log(0.05), 0.5)
+    case = problem(MeanLogBurden(0.0, END)).with_draws(draws(16))
+    found = recommend(
+        case,
+        ProjectedGradient(SOC),
+        SOC,
+        fresh_draws=fresh,
+        fresh_log_prior=log_prior,
+        minimal_gains={"mean_log_burden": 0.05},
+        key=jax.random.key(2),
+    )
+    gain = found.outcomes["standard_of_care"] - found.outcomes["recommended"]
+    less, more = found.prior_sensitivity
+    assert (less["power"], more["power"]) == (0.8, 1.25)
+    for entry in (less, more):
+        weights = np.exp((entry["power"] - 1.0) * log_prior)  # a tail this short is hardly smoothed
+        weights /= weights.sum()
+        assert entry["expected_gain"]["value"] == pytest.approx(float(weights @ gain), rel=0.02)
+        assert entry["fraction_without_benefit"]["value"] == pytest.approx(float(weights @ (gain < 0.05)), abs=0.02)
+        assert entry["reliable"] and 40.0 < entry["draws"] < 64.0
+    assert less["expected_gain"]["value"] != pytest.approx(more["expected_gain"]["value"], rel=1e-3)
+    stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [entry["power"] for entry in stored["prior_sensitivity"]] == [0.8, 1.25]
 
 
 def test_a_limit_for_another_tissue_holds_at_equal_normal_tissue_effect_too():

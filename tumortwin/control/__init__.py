@@ -37,6 +37,10 @@ from tumortwin.control._feasible import FeasibleSet as FeasibleSet
 from tumortwin.control._gap import SampleAverageGap as SampleAverageGap
 from tumortwin.control._gap import sample_average_gap as sample_average_gap
 from tumortwin.control._grouped_risk import GroupedRisk as GroupedRisk
+from tumortwin.control._hindsight import PriorSensitivity as PriorSensitivity
+from tumortwin.control._hindsight import Regret as Regret
+from tumortwin.control._hindsight import prior_sensitivity as prior_sensitivity
+from tumortwin.control._hindsight import regret as regret
 from tumortwin.control._infeasible import Infeasible as Infeasible
 from tumortwin.control._infeasible import check_feasible as check_feasible
 from tumortwin.control._markov import MarkovDecision as MarkovDecision

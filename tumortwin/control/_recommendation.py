@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from tumortwin.control._comparison import Comparison, compare_judged, judge
+from tumortwin.control._comparison import Comparison, Judged, compare_judged, judge
 from tumortwin.control._constraint import (
     AbstractConstraint,
     AbstractDoseConstraint,
@@ -17,10 +18,12 @@ from tumortwin.control._constraint import (
 )
 from tumortwin.control._controller import AbstractController, OnStep, optimize
 from tumortwin.control._evaluate import losses
+from tumortwin.control._hindsight import power_scaled
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._plan import Plan, jsonable, make_plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
+from tumortwin.inference import LARGEST_K_HAT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Recommendation:
     Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
     `equal_effect_plan` does not keep was bought with normal-tissue toxicity. `failed_draws`: draws left out of the
     planning because their solve failed. `outcomes`: the problem's objective of every fresh draw by plan
-    (`recommended`, `equal_effect`, `standard_of_care`), paired.
+    (`recommended`, `equal_effect`, `standard_of_care`), paired. `prior_sensitivity`: the main gains of `plan` where the
+    prior is trusted less and more (raised to `PRIOR_POWERS`).
     """
 
     plan: Plan
@@ -40,6 +44,7 @@ class Recommendation:
     equal_effect_comparison: Comparison
     failed_draws: int = 0
     outcomes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    prior_sensitivity: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -57,6 +62,7 @@ class Recommendation:
                     "risk": dict(self.equal_effect_plan.risk),
                 },
                 "standard_of_care_risk": dict(self.standard_of_care.risk),
+                "prior_sensitivity": [dict(entry) for entry in self.prior_sensitivity],
                 "minimal_gains": dict(self.comparison.minimal_gains),
                 "failed_draws": {"planning": self.failed_draws, "comparison": self.comparison.failed_draws},
                 "statement": self.describe(),
@@ -112,6 +118,7 @@ def recommend(
     *,
     fresh_draws: PyTree,
     fresh_weights: Float[Array, " draw"] | None = None,
+    fresh_log_prior: Float[np.ndarray, " draw"] | None = None,
     minimal_gains: Mapping[str, float] | None = None,
     objectives: Sequence[AbstractObjective] = (),
     level: float = 0.8,
@@ -124,7 +131,8 @@ def recommend(
     standard of care as well, because larger fractions and gaps buy tumor kill with late toxicity at equal total dose.
 
     **Arguments:** as `compare`, whose bootstrap takes `key`, and so does a search that draws random numbers (folded);
-    `fresh_draws` must not be the draws of the problem.
+    `fresh_draws` must not be the draws of the problem; `fresh_log_prior`: log density of the prior at each of them, for
+    the gains where the prior is trusted less or more.
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
@@ -151,4 +159,48 @@ def recommend(
         for name in ("recommended", "equal_effect")
     ]
     outcomes = {name: found.losses[0] for name, found in judged.items()}
-    return Recommendation(first, second, reference, *comparisons, failed_draws=int((~usable).sum()), outcomes=outcomes)
+    sensitivity = (
+        ()
+        if fresh_log_prior is None
+        else _under_other_priors(
+            (judged["recommended"], judged["standard_of_care"]),
+            fresh_log_prior,
+            fresh_weights,
+            minimal_gains,
+            level,
+            key,
+        )
+    )
+    failed = int((~usable).sum())
+    return Recommendation(
+        first, second, reference, *comparisons, failed_draws=failed, outcomes=outcomes, prior_sensitivity=sensitivity
+    )
+
+
+PRIOR_POWERS = (0.8, 1.25)
+"""A prior of some twenty parameters may be scaled no further: the draws at hand say nothing beyond."""
+
+SHOWN_OF_PRIORS = ("expected_gain", "probability_of_benefit", "fraction_without_benefit")
+
+
+def _under_other_priors(
+    judged: tuple[Judged, Judged],
+    log_prior: Float[np.ndarray, " draw"],
+    weights: Float[Array, " draw"] | None,
+    minimal_gains: Mapping[str, float] | None,
+    level: float,
+    key: Array,
+) -> tuple[Mapping[str, Any], ...]:
+    """The gains of a plan with the prior raised to `PRIOR_POWERS`, from the draws that it is judged on."""
+    found = []
+    name = judged[0].objectives[0].name
+    for power in PRIOR_POWERS:
+        scaled, k_hat = power_scaled(log_prior, power, None if weights is None else np.asarray(weights))
+        compared = compare_judged(
+            *judged, weights=jnp.asarray(scaled), minimal_gains=minimal_gains, level=level, key=key
+        )
+        entries = compared.entries
+        shown = {quantity: entries[f"{name}.{quantity}"].to_json() for quantity in SHOWN_OF_PRIORS}
+        effective = float(1.0 / np.sum(scaled**2))
+        found.append({"power": power, "k_hat": k_hat, "reliable": k_hat < LARGEST_K_HAT, "draws": effective, **shown})
+    return tuple(found)

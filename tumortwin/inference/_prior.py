@@ -108,6 +108,19 @@ class Prior(eqx.Module):
         scales = sum(jnp.sum(jnp.log(self.scale[path])) for path in self.paths)
         return scales - jnp.sum(self._potential(z))
 
+    def log_probability(self, values: Mapping[str, Array | np.ndarray]) -> Array:
+        """Log density of the parameters themselves (not of `z`), summed over paths: [draw] for leaves [draw ...].
+
+        Paths of `values` that have no prior here are left out, as are priors that `values` has no path for.
+        """
+        terms = []
+        for path in self.paths:
+            if path in values:
+                with jax.numpy_rank_promotion("allow"):  # NumPyro's truncated distributions of a vector promote ranks
+                    term = jnp.asarray(self.ordered[path].distribution.log_prob(jnp.asarray(values[path])))
+                terms.append(term.reshape(term.shape[0], -1).sum(axis=1))
+        return sum(terms, jnp.zeros(()))
+
     def curvature(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
         """Second derivative of the negative log density in each entry of `z`; 0 where the prior is not log-concave."""
 

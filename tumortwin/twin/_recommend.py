@@ -252,6 +252,7 @@ def recommend_schedule(
         controller,
         standard_of_care,
         fresh_draws=decided(burden.problem, fresh, burden.origin),
+        fresh_log_prior=np.asarray(burden.problem.prior.log_probability(fresh)),
         objectives=objectives,
         minimal_gains=minimal_gains,
         level=float(plan_problem.risk.describe().get("level", 0.8)) if level is None else level,
