@@ -21,7 +21,7 @@ from tumortwin.cli_files import (
 from tumortwin.cli_patient import Case, data_files, load_case, planned_treatment, start_of
 from tumortwin.cli_plan import Choice, choice_of, recommended
 from tumortwin.cli_report import in_words, report_data
-from tumortwin.config import flatten, instantiate
+from tumortwin.config import ConfigError, flatten, instantiate
 from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.io import (
     bids_name,
@@ -97,6 +97,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
     with run.progress.task("patient"):
         case = load_case(config, run.key("patient"))
         choice = choice_of(config, case)
+        map_days(config, case, forecast_days(config, case))  # refused here, before anything long begins
         prior = instantiate(flatten(config.prior), where="prior")
         settings = GliomaSettings(
             gray_ratio=float(config.cancer.gray_ratio),
@@ -166,9 +167,19 @@ def forecast_days(config: DictConfig, case: Case) -> list[float]:
 
 
 def map_days(config: DictConfig, case: Case, days: Sequence[float]) -> list[float]:
-    """The days whose maps are kept."""
+    """The days whose maps are kept.
+
+    **Raises:** `ConfigError` for a day that is not forecast.
+    """
     if config.patient.map_days is not None:
-        return [float(d) for d in config.patient.map_days if float(d) in days]
+        wanted = sorted({float(d) for d in config.patient.map_days})
+        if not wanted or not set(wanted) <= set(days):
+            raise ConfigError(
+                "required: patient.map_days, days that are forecast\n"
+                f"received: {[d for d in wanted if d not in days] or 'no day'}\n"
+                f"try:      some of {', '.join(f'{d:g}' for d in days)}, or add it to patient.forecast_days"
+            )
+        return wanted
     return [scan.day for scan in case.hidden] or [days[-1]]
 
 
@@ -224,7 +235,7 @@ def _keep_forecast(run: Run, setting: Setting, found: Forecast, kept: Sequence[f
 def _keep_derivatives(run: Run, setting: Setting, found: Forecast, kept: Sequence[float]) -> None:
     """Mean, sd and P(tumor) on the patient's own grid, in BIDS-derivative names."""
     patient, frame = setting.case.patient, setting.twin.frame
-    subject = "".join(ch for ch in patient.id if ch.isalnum()) or "patient"
+    subject = "".join(ch for ch in patient.id if ch.isascii() and ch.isalnum()) or "patient"
     with run.writing("derivatives") as folder:
         folder.mkdir()
         write_dataset_description(folder, name=f"tumortwin forecast of {patient.id}", sources=[patient.source])
@@ -232,10 +243,16 @@ def _keep_derivatives(run: Run, setting: Setting, found: Forecast, kept: Sequenc
             i = found.days.index(day)
             fields = {"mean": found.mean[i], "std": found.sd[i], "ptumor": found.p_tumor[i]}
             for stat, field in fields.items():
-                entities = {"sub": subject, "desc": f"forecastD{round(day):03d}", "stat": stat}
+                entities = {"sub": subject, "desc": f"forecastD{_day_label(day)}", "stat": stat}
                 target = folder / bids_name(entities, "map")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_volume(target, frame.fine(field), patient.grid, description=f"{stat} on day {day:g}")
+
+
+def _day_label(day: float) -> str:
+    """`030` of day 30, `030p5` of day 30.5: letters and digits, another for every day."""
+    whole, _, rest = f"{day:.6f}".rstrip("0").rstrip(".").partition(".")
+    return f"{int(whole):03d}" + (f"p{rest}" if rest else "")
 
 
 def _scores(config: DictConfig, setting: Setting, posterior: Posterior, found: Forecast) -> list[dict[str, Any]]:

@@ -94,6 +94,8 @@ def reliability(rows: Sequence[dict[str, float]]) -> list[Verdict]:
     return [
         at_most("worst_k_hat", max(row["diagnostics.k_hat"] for row in rows), 0.7, "1", SOURCE),
         at_least("least_ess", min(row["diagnostics.ess"] for row in rows), 400.0, "1", SOURCE),
+        at_least("all_reliable", min(row["diagnostics.sample_reliable"] for row in rows), 1.0, "1", SOURCE),
+        at_least("all_converged", min(row["diagnostics.map_converged"] for row in rows), 1.0, "1", SOURCE),
     ]
 
 
@@ -143,6 +145,7 @@ def agreement(first: Posterior, second: Posterior) -> list[Verdict]:
 
 
 def _gap(first: Posterior, second: Posterior, path: str) -> Gap:
-    sd = float(np.max(second.sd(path)))
-    mean = float(np.max(np.abs(first.mean(path) - second.mean(path)))) / sd
-    return Gap(mean, abs(float(np.max(first.sd(path))) / sd - 1.0))
+    """The largest over the entries of a vector, each by its own sd."""
+    sd = np.asarray(second.sd(path))
+    mean = np.abs(np.asarray(first.mean(path)) - np.asarray(second.mean(path))) / sd
+    return Gap(float(np.max(mean)), float(np.max(np.abs(np.asarray(first.sd(path)) / sd - 1.0))))

@@ -50,19 +50,23 @@ OBJECTIVE = MeanLogBurden(0.0, HORIZON)
 RISK = CVaR(LEVEL)
 
 
-def twins(config: DictConfig, run: Run, spacings: tuple[float, float]) -> tuple[Problem, Problem]:
-    """The calibration problem of the scans until the day of the decision, on voxels of two spacings [mm]."""
+def known_twin(config: DictConfig, run: Run, spacing: float) -> Twin:
+    """The twin of the scans until the day of the decision."""
     changed = OmegaConf.create(OmegaConf.to_container(config))
-    changed.geometry.spacing = spacings[0]
+    changed.geometry.spacing = spacing
     changed.patient.known_until = ORIGIN
     changed.patient.plan.retrospective = False
     changed.patient.plan.earliest, changed.patient.plan.standard_start = 1.0, FIRST
     changed.patient.plan.latest, changed.patient.plan.horizon = FIRST + 7.0, HORIZON
-    setting = prepare(changed, run)  # type: ignore[arg-type]
-    first, geometry = setting.twin, config.geometry
-    window = {"margin": float(geometry.margin), "bucket": int(geometry.bucket)}
-    second = Twin.of(first.patient, first.solver, first.prior, first.settings, spacing=spacings[1], **window)
-    return setting.problem, second.problem()
+    return prepare(changed, run).twin  # type: ignore[arg-type]
+
+
+def problems(known: Twin, spacings: tuple[float, float]) -> tuple[Problem, Problem]:
+    """The calibration problem of a twin's scans on voxels of two spacings [mm]."""
+    frame = {"margin": known.frame.margin, "bucket": known.frame.bucket}
+    parts = (known.patient, known.solver, known.prior, known.settings)
+    coarse, fine = (Twin.of(*parts, spacing=spacing, **frame).problem() for spacing in spacings)
+    return coarse, fine
 
 
 def planning(problem: Problem, posterior: Posterior, n_draws: int, key: Array) -> PlanningProblem:

@@ -22,15 +22,17 @@ from experiments.glioma_schedule.decision import (
     STANDARD,
     believed_before,
     best,
+    known_twin,
     planning,
+    problems,
     truly,
-    twins,
 )
 from experiments.glioma_schedule.figures import draw_doses, draw_gains
 from tumortwin.config import instantiate
 from tumortwin.control import Comparison, Plan, compare, make_plan
 from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.runs import Run, Verdict, at_least, at_most, measured
+from tumortwin.twin import Twin
 
 BEFORE, ITERATIONS, POLISH = 40, 8, 2
 FRESH, QUICK_FRESH = 64, 16
@@ -42,12 +44,13 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     quick = bool(config.runtime.quick)
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     spacings = (6.0, 4.0) if quick else (COARSE, FINE)
-    coarse, fine = twins(config, run, spacings)
+    known = known_twin(config, run, spacings[0])
+    coarse, fine = problems(known, spacings)
     with run.progress.task("plan of the prior"):
         before = planning(coarse, believed_before(coarse, run.key("before")), DRAWS, run.key("prior"))
         common = best(before, STANDARD, BEFORE, "common")
-    _, _, cold = decided(config, run, coarse, fine, common, "cold")
-    posterior, plan, warm = decided(config, run, coarse, fine, common, "warm")
+    _, _, cold = decided(config, run, known, spacings, common, "cold")
+    posterior, plan, warm = decided(config, run, known, spacings, common, "warm")
     found = [measured(f"seconds_cold_{name}", value, "s") for name, value in cold.items()]
     found += [measured(f"seconds_warm_{name}", value, "s") for name, value in warm.items()]
     limit = expected["seconds"]
@@ -62,9 +65,10 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
 
 
 def decided(
-    config: DictConfig, run: Run, coarse: Problem, fine: Problem, common: Plan, name: str
+    config: DictConfig, run: Run, known: Twin, spacings: tuple[float, float], common: Plan, name: str
 ) -> tuple[Posterior, Plan, dict[str, float]]:
-    """Posterior, plan and seconds of each stage: Laplace and importance sampling, plan, polish.
+    """Posterior, plan and seconds of each stage: the problems of the scans (distances, travel times, modes), Laplace
+    and importance sampling, plan, polish. The scans are in memory.
 
     The search begins at the `common` plan, which is there before the scan.
     """
@@ -75,14 +79,17 @@ def decided(
         now = time.perf_counter()
         seconds[stage], clock = now - clock, now
 
-    with run.progress.task(f"{name}: scans to plan", total=3) as bar:
+    with run.progress.task(f"{name}: scans to plan", total=4) as bar:
+        coarse, fine = problems(known, spacings)
+        lap("problem")
+        bar.advance()
         calibrator = instantiate(config.calibrator, where="calibrator")
         posterior = calibrate(coarse, calibrator, key=run.key(f"calibrate/{name}"))
         lap("posterior")
         bar.advance()
         key = run.key(f"plan/{name}")
-        known = np.asarray(DECISION.vector(common.variables))
-        first = best(planning(coarse, posterior.halves()[0], DRAWS, key), known, ITERATIONS, "coarse")
+        before = np.asarray(DECISION.vector(common.variables))
+        first = best(planning(coarse, posterior.halves()[0], DRAWS, key), before, ITERATIONS, "coarse")
         lap("plan")
         bar.advance()
         start = np.asarray(DECISION.vector(first.variables))

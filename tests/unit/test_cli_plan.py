@@ -12,7 +12,7 @@ from tumortwin.cli_files import failed_checks
 from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
 from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy, search_of
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
-from tumortwin.cli_scans import Setting, prior_medians, simulated_treatment
+from tumortwin.cli_scans import Setting, _day_label, map_days, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
 from tumortwin.control import (
     CovarianceAdaptation,
@@ -34,6 +34,10 @@ OWN = ("patient=folder", "patient.path=nowhere")
 def case_of(schedule: Schedule = tiny.TREATMENT) -> Case:
     patient = tiny.patient(schedule=schedule)
     return Case(patient, patient, ())
+
+
+def composed(*overrides: str):
+    return compose(["task=twin", "patient=atlas_glioma", *overrides]).config
 
 
 def choice(*overrides: str, schedule: Schedule) -> Choice | str:
@@ -183,6 +187,23 @@ def test_a_simulation_is_under_the_treatment_that_was_asked_for(setting):
     assert float(given.radiotherapy.times[0]) == 40.0
     assert [r.removed.shape for r in given.resections] == [setting.problem.model.tissue.grid.shape]
     assert simulated_treatment(compose(["task=simulate", "treatment=none"]).config, setting).radiotherapy.size == 0
+
+
+def test_days_of_maps_are_days_of_the_forecast():
+    case = case_of(tiny.TREATMENT)
+    config = composed("patient.map_days=[30.0,0.0]")
+    days = [0.0, 30.0, 60.0]
+    assert map_days(config, case, days) == [0.0, 30.0]  # in order
+    for wanted, named in (("[30.0,31.0]", "31.0"), ("[]", "no day")):
+        with pytest.raises(ConfigError, match=f"patient.map_days(.|\n)*{named}(.|\n)*0, 30, 60"):
+            map_days(composed(f"patient.map_days={wanted}"), case, days)
+
+
+@pytest.mark.parametrize(
+    ("day", "label"), [(0.0, "000"), (30.0, "030"), (90.6, "090p6"), (91.4, "091p4"), (365.25, "365p25")]
+)
+def test_every_day_has_a_file_of_its_own(day, label):
+    assert _day_label(day) == label
 
 
 def test_a_simulation_is_at_the_medians_of_the_prior(setting):

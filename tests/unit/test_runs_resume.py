@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -71,6 +72,20 @@ def test_unfinished_is_found_again_by_content_not_by_time(config, tmp_path):
     assert opened(with_(config, solver__max_step=1.0), data_files=[data]).directory != first.directory
     data.write_text("b")
     assert opened(config, data_files=[data]).directory != first.directory
+
+
+def test_files_that_changed_places_are_other_data(config, tmp_path):
+    visits = [tmp_path / "scans" / session / "flair.nii" for session in ("ses-1", "ses-2")]
+    for file, text in zip(visits, "ab", strict=True):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    first = opened(config, data_files=visits)
+    shutil.copytree(tmp_path / "scans", tmp_path / "moved")
+    moved = [tmp_path / "moved" / file.relative_to(tmp_path / "scans") for file in visits]
+    assert opened(config, data_files=moved).directory == first.directory
+    for file, text in zip(visits, "ba", strict=True):
+        file.write_text(text)
+    assert opened(config, data_files=visits).directory != first.directory
 
 
 def test_results_of_other_code_are_not_taken_for_these(config, tmp_path, monkeypatch):

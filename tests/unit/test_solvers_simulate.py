@@ -202,6 +202,18 @@ def test_forward_mode_agrees_with_reverse_mode():
     np.testing.assert_allclose(np.asarray(forward), np.asarray(reverse), rtol=1e-10)
 
 
+@pytest.mark.parametrize("days", [(5.0, 10.0, 15.0), (20.0, 40.0), (12.0, 28.0)], ids=["one step", "odd", "even"])
+def test_the_error_estimate_holds_for_any_number_of_steps(days):
+    """One step between saves cannot be halved, nor can three: then the steps are halved instead."""
+    start = np.linspace(0.02, 0.6, 24).reshape(SHAPE)
+    reference = np.asarray(_solve(_model(start), _schedule([3.0]), 0.05, days).states.density)
+    found = eqx.filter_jit(lambda model: simulate(model, _schedule([3.0]), days, FixedSteps(7.5, 0.5)))(_model(start))
+    off = np.asarray(found.states.density) - reference
+    error = np.sqrt((off**2).sum(axis=(1, 2, 3)) / (reference**2).sum(axis=(1, 2, 3)))
+    ratio = np.asarray(found.error_estimate) / error
+    assert (error > 1e-6).all() and (ratio > 0.6).all() and (ratio < 1.6).all()
+
+
 class TestFixedSteps:
     def test_every_save_and_every_resection_is_a_step_edge(self):
         phases = FixedSteps(8.0, 1.0).phases(0.0, [10.0, 26.0, 42.0, 43.5], [12.0, 99.0])

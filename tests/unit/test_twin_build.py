@@ -15,7 +15,7 @@ from tumortwin.params import get_parameter
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.treatments import Resection, Schedule
 from tumortwin.twin import GliomaSettings, Scan, build_problem, dropped_paths, unused_adc
-from tumortwin.twin._build import Solve, adc_datum, on_frame, start_at_day_zero
+from tumortwin.twin._build import Solve, adc_datum, on_frame, start_at_day_zero, time_error
 
 
 def names(problem):
@@ -191,6 +191,13 @@ def test_a_resection_takes_the_same_volume_on_the_model_grid():
     (found,) = on_frame(schedule, frame).resections
     assert found.time == 3.0 and found.removed.shape == frame.grid.shape
     np.testing.assert_allclose(found.removed.sum() * frame.grid.cell_volume, removed.sum() * case.GRID.cell_volume)
+
+
+def test_the_time_error_of_a_seed_counts_its_growth():
+    problem = case.problem(start="seed")
+    values = {path: jnp.asarray(value) for path, value in problem.prior.quantile(0.5).items()}
+    first, later = np.asarray(time_error(problem, values, (0.0, 30.0)))
+    assert 0.0 < first < later < 0.1
 
 
 def test_a_seed_of_some_age_is_a_long_simulation():

@@ -1,5 +1,7 @@
 """A virtual patient: reproducible, inside its domain, and in possession of the truth."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,16 @@ def test_outlines_lie_inside_the_brain_and_follow_the_truth(patient):
                 patient.truth[f"volume_{channel}_{scan.day:g}"], rel=0.35
             )
         assert np.array_equal(scan.adc_valid, scan.masks["flair"]) and (scan.adc[scan.adc_valid] > 0).all()
+
+
+def test_a_truth_whose_solve_fails_is_an_error():
+    with pytest.raises(ValueError, match="a diffusivity below 0.6"):
+        made(jax.random.key(3), VirtualTumor(diffusivity=(2.0, 0.0)))
+
+
+def test_the_gray_matter_of_the_truth_is_the_one_that_was_asked_for(patient):
+    other = made(jax.random.key(3), dataclasses.replace(TUMOR, gray_ratio=0.9))
+    assert other.truth and other.truth["volume_flair_40"] != patient.truth["volume_flair_40"]
 
 
 def test_a_tumor_that_does_not_grow_is_an_error():

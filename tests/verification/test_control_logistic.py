@@ -426,6 +426,16 @@ def test_a_recommendation_says_what_is_left_of_the_gain_under_other_priors():
     assert [entry["power"] for entry in stored["prior_sensitivity"]] == [0.8, 1.25]
 
 
+def test_a_fresh_draw_that_fails_is_left_out_of_every_plans_outcomes():
+    fresh = draws(16, 3)
+    fresh["rho"] = fresh["rho"].at[2].set(jnp.nan)
+    case = problem(MeanLogBurden(0.0, END)).with_draws(draws(16))
+    found = recommend(case, ProjectedGradient(SOC), SOC, fresh_draws=fresh, key=jax.random.key(2))
+    assert found.comparison.failed_draws == 1
+    assert {name: values.shape for name, values in found.outcomes.items()} == dict.fromkeys(found.outcomes, (15,))
+    assert np.isfinite([*found.outcomes.values()]).all()
+
+
 def test_a_limit_for_another_tissue_holds_at_equal_normal_tissue_effect_too():
     """BED_2 <= 105 Gy is less than the 120 Gy of 30 x 2 Gy: it binds in both plans, beside BED_3 <= 100 Gy in one."""
     other = EffectiveDose(105.0, 2.0)

@@ -33,8 +33,8 @@ class Recommendation:
     Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
     `equal_effect_plan` does not keep was bought with normal-tissue toxicity. `failed_draws`: draws left out of the
     planning because their solve failed. `outcomes`: the problem's objective of every fresh draw by plan
-    (`recommended`, `equal_effect`, `standard_of_care`), paired. `prior_sensitivity`: the main gains of `plan` where the
-    prior is trusted less and more (raised to `PRIOR_POWERS`).
+    (`recommended`, `equal_effect`, `standard_of_care`), paired; a draw that fails under one of them is in none.
+    `prior_sensitivity`: the main gains of `plan` where the prior is trusted less and more (raised to `PRIOR_POWERS`).
     """
 
     plan: Plan
@@ -158,7 +158,8 @@ def recommend(
         )
         for name in ("recommended", "equal_effect")
     ]
-    outcomes = {name: found.losses[0] for name, found in judged.items()}
+    both = np.isfinite([found.losses for found in judged.values()]).all(axis=(0, 1))  # paired: solved under every plan
+    outcomes = {name: found.losses[0][both] for name, found in judged.items()}
     sensitivity = (
         ()
         if fresh_log_prior is None

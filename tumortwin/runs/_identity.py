@@ -79,6 +79,14 @@ def overrides_of(path: str | os.PathLike[str]) -> list[str]:
     return [str(x) for x in OmegaConf.load(file)] if file.is_file() else []
 
 
+def _within_common_folder(files: Iterable[str]) -> list[str]:
+    """Where every file lies within the folder that holds them all: a moved data folder is the same data, two visits
+    whose files changed places are not."""
+    paths = [os.path.abspath(file) for file in files]
+    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return [Path(os.path.relpath(path, common)).as_posix() for path in paths]
+
+
 def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
     """The hash of a configuration (without place and manner), its data, the run it starts from, and the code."""
     stripped = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
@@ -86,7 +94,7 @@ def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
         if OmegaConf.select(stripped, key) is not None:
             OmegaConf.update(stripped, key, None)
     earlier = OmegaConf.select(stripped, "run")
-    contents = sorted((Path(file).name, sha) for file, sha in data.items())  # a moved data folder is the same data
+    contents = sorted((place, sha) for place, sha in zip(_within_common_folder(data), data.values(), strict=True))
     content: dict[str, Any] = {"data": contents, "version": __version__, "code": code_digest()}
     if earlier:
         content["run"] = read_json(run_directory(earlier) / "provenance.json").get("identity")

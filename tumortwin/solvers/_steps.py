@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
+
+ONE = Fraction(1)
 
 
 class Phase(NamedTuple):
@@ -35,7 +38,7 @@ class FixedSteps(eqx.Module):
     **Arguments:** `max_step` [day]: no step is longer; `max_diffusivity` [mm^2/day]: upper bound of D_w, from the
     prior's truncation: the number of stages is chosen from it, and a diffusivity above it is a failed solve.
 
-    **Good values:** 8 days for an error of some 1e-4 at rho 0.025 /day; steps scale with 1/rho.
+    **Good values:** 8 days for an error of some 5e-4 at rho 0.025 /day; steps scale with 1/rho.
     """
 
     max_step: float = eqx.field(static=True, default=8.0)
@@ -47,17 +50,31 @@ class FixedSteps(eqx.Module):
                 f"required: positive max_step and max_diffusivity; received {self.max_step}, {self.max_diffusivity}"
             )
 
-    def phases(self, t0: float, ts: Sequence[float], stops: Sequence[float], coarser: int = 1) -> list[Phase]:
-        """The phases of a solve from `t0` that saves at `ts` and stops at `stops` (resections)."""
-        saves, cuts = {float(t) for t in ts}, {float(t) for t in stops if t0 < t < max(ts)}
-        marks = sorted({t for t in saves | cuts if t > t0})
-        pieces: list[Phase] = []
-        start = t0
-        for mark in marks:
-            n_steps = max(1, math.ceil((mark - start) / (self.max_step * coarser) - 1e-9))
-            pieces.append(Phase(start, mark, n_steps, (mark,) if mark in saves else ()))
-            start = mark
+    def phases(self, t0: float, ts: Sequence[float], stops: Sequence[float], steps: Fraction = ONE) -> list[Phase]:
+        """The phases of a solve from `t0` that saves at `ts` and stops at `stops` (resections).
+
+        `steps` times as many steps between any two days: 2, or 1/2 where `halvable`.
+        """
+        cuts = {float(t) for t in stops if t0 < t < max(ts)}
+        saves = {float(t) for t in ts}
+        pieces = [
+            Phase(start, mark, int(n * steps), (mark,) if mark in saves else ())
+            for start, mark, n in self._pieces(t0, saves | cuts)
+        ]
         return self._merge(pieces, cuts)
+
+    def halvable(self, t0: float, ts: Sequence[float], stops: Sequence[float]) -> bool:
+        """Whether every number of steps between two days is even."""
+        marks = {float(t) for t in ts} | {float(t) for t in stops if t0 < t < max(ts)}
+        return all(n % 2 == 0 for _, _, n in self._pieces(t0, marks))
+
+    def _pieces(self, t0: float, marks: set[float]) -> list[tuple[float, float, int]]:
+        """Start, end and number of steps between one mark and the next."""
+        ends = sorted(t for t in marks if t > t0)
+        return [
+            (start, end, max(1, math.ceil((end - start) / self.max_step - 1e-9)))
+            for start, end in zip([t0, *ends[:-1]], ends, strict=True)
+        ]
 
     @staticmethod
     def _merge(pieces: list[Phase], cuts: set[float]) -> list[Phase]:

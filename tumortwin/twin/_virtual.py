@@ -13,6 +13,7 @@ from jaxtyping import Array
 from tumortwin.geometry import Domain, Grid, Tissue
 from tumortwin.metrics import bounding_box
 from tumortwin.models import (
+    AbstractInitialCondition,
     Diffusion,
     DrugResponse,
     GaussianSeed,
@@ -30,7 +31,8 @@ from tumortwin.twin._patient import Patient, Scan
 class VirtualTumor:
     """What a virtual tumor is drawn from. Medians and log-standard-deviations (natural log) of log-normal truths.
 
-    `rate_spread`, `rate_length` [mm]: log-standard-deviation and correlation length of rho(x) within one tumor;
+    `gray_ratio` D_g/D_w; `rate_spread`, `rate_length` [mm]: log-standard-deviation and correlation length of rho(x)
+    within one tumor;
     `contour_noise` [logit], `contour_length` [mm]: how a rater's outline wanders; `adc_noise` [1] of cellularity,
     `adc_length` [mm] its correlation; `core_volume` [mm^3] range of the T1Gd volume at the first visit.
     """
@@ -79,7 +81,8 @@ def virtual_patient(
     **Arguments:** anatomy on one `grid`; `days` of the visits, the first 0; `schedule` of treatment; ADC of free water
     and of densest tumor [1e-3 mm^2/s]; `key`.
 
-    **Raises:** `ValueError` when no seed grows to the wanted volume within `longest_growth` days.
+    **Raises:** `ValueError` when no seed grows to the wanted volume within `longest_growth` days, and when a solve
+    fails.
     """
     tumor = VirtualTumor() if tumor is None else tumor
     truth = _draw_truth(tumor, jax.random.fold_in(key, 0))
@@ -89,7 +92,8 @@ def virtual_patient(
     wanted = _uniform(tumor.core_volume, jax.random.fold_in(key, 3))
     found = _grow(local, fields, rate, truth, wanted, tumor)
     truth["rate"] = float((found * rate).sum() / found.sum())
-    density = _treat(fields, rate, truth, found, days, schedule)
+    treated = _model(fields, rate, truth, GivenDensity(jnp.asarray(found)), tumor.gray_ratio)
+    density = _solved(_visits(treated, schedule, tuple(float(d) for d in days)))
     scans, volumes = [], {}
     for i, day in enumerate(days):
         noise_key = jax.random.fold_in(jax.random.fold_in(key, 4), i)
@@ -159,9 +163,11 @@ def _smooth_noise(shape: Sequence[int], spacing: Sequence[float], length: float,
     return (smooth - smooth.mean()) / smooth.std()
 
 
-def _model(tissue: Tissue, rate: np.ndarray, truth: dict[str, float], initial) -> ReactionDiffusion:
+def _model(
+    tissue: Tissue, rate: np.ndarray, truth: dict[str, float], initial: AbstractInitialCondition, gray_ratio: float
+) -> ReactionDiffusion:
     mechanisms = {
-        "diffusion": Diffusion(jnp.asarray(truth["diffusivity"])),
+        "diffusion": Diffusion(jnp.asarray(truth["diffusivity"]), jnp.asarray(gray_ratio)),
         "proliferation": LogisticProliferation(jnp.asarray(rate, jnp.float32)),
         "radiotherapy": RadiotherapyResponse(jnp.asarray(truth["alpha"])),
         "chemotherapy": DrugResponse(jnp.asarray(truth["sensitivity"])),
@@ -189,7 +195,8 @@ def _grow(
     density = GaussianSeed(center, jnp.asarray(0.6), jnp.asarray(2.5)).state(tissue).density
     threshold = truth["t1gd_threshold"]
     for _ in range(int(tumor.longest_growth / look_every)):
-        series = np.asarray(_advance(_model(tissue, rate, truth, GivenDensity(jnp.asarray(density))), look_every))
+        grown = _model(tissue, rate, truth, GivenDensity(jnp.asarray(density)), tumor.gray_ratio)
+        series = _solved(_advance(grown, look_every))
         volumes = (series > threshold).sum(axis=(1, 2, 3)) * local.cell_volume
         reached = np.flatnonzero(volumes >= wanted)
         if reached.size:
@@ -202,10 +209,20 @@ def _grow(
 
 
 @eqx.filter_jit
-def _advance(model: ReactionDiffusion, length: float) -> Array:
+def _advance(model: ReactionDiffusion, length: float) -> tuple[Array, Array]:
     looks = np.arange(1, 11) * (length / 10.0)
-    solver = FixedSteps(_TRUTH_STEP, _TRUTH_BOUND)
-    return simulate(model, Schedule(), looks, solver, estimate_error=False).states.density
+    found = simulate(model, Schedule(), looks, FixedSteps(_TRUTH_STEP, _TRUTH_BOUND), estimate_error=False)
+    return found.states.density, found.succeeded
+
+
+def _solved(found: tuple[Array, Array]) -> np.ndarray:
+    density, succeeded = found
+    if not bool(succeeded):
+        raise ValueError(
+            f"required: a true tumor whose solve succeeds; received: one that failed; try: a diffusivity below "
+            f"{_TRUTH_BOUND:g} mm^2/day (`tumor.diffusivity`), or a smaller growth rate"
+        )
+    return np.asarray(density)
 
 
 def _nearest_white(tissue: Tissue) -> np.ndarray:
@@ -215,21 +232,10 @@ def _nearest_white(tissue: Tissue) -> np.ndarray:
     return white[np.argmin(((white - middle) ** 2).sum(axis=1))]
 
 
-def _treat(
-    tissue: Tissue,
-    rate: np.ndarray,
-    truth: dict[str, float],
-    found: np.ndarray,
-    days: Sequence[float],
-    schedule: Schedule,
-) -> np.ndarray:
-    model = _model(tissue, rate, truth, GivenDensity(jnp.asarray(found)))
-    return np.asarray(_visits(model, schedule, tuple(float(d) for d in days)))
-
-
 @eqx.filter_jit
-def _visits(model: ReactionDiffusion, schedule: Schedule, days: tuple[float, ...]) -> Array:
-    return simulate(model, schedule, days, FixedSteps(_TRUTH_STEP, _TRUTH_BOUND), estimate_error=False).states.density
+def _visits(model: ReactionDiffusion, schedule: Schedule, days: tuple[float, ...]) -> tuple[Array, Array]:
+    found = simulate(model, schedule, days, FixedSteps(_TRUTH_STEP, _TRUTH_BOUND), estimate_error=False)
+    return found.states.density, found.succeeded
 
 
 def _scan(
