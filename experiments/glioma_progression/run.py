@@ -13,7 +13,7 @@ from tumortwin._errors import InputError
 from tumortwin.io import find_data_root
 from tumortwin.runs import Run, Verdict, measured
 
-BASELINES = ("persistence", "dilation", "exponential_growth")
+UNITS = {"dice": "1", "covered": "1", "hd95": "mm"}  # the others are volumes
 
 
 def main(config: DictConfig, run: Run) -> list[Verdict]:
@@ -52,7 +52,7 @@ def patient_verdicts(name: str, rows: dict[str, float]) -> list[Verdict]:
     scored = [k for k in rows if k.startswith("forecast.t1gd.day")]
     for key in scored:
         who, metric = key.split(".")[-2:]
-        if metric in ("dice", "hd95", "crps", "volume", "covered", "volume_median", "volume_low", "volume_high"):
-            unit = {"hd95": "mm", "crps": "mm^3", "volume": "mm^3"}.get(metric, "1")
+        if metric in (*UNITS, "crps", "volume", "volume_median", "volume_low", "volume_high"):
+            unit = UNITS.get(metric, "mm^3")
             found.append(measured(f"{name}_{who}_{metric}", rows[key], unit))
     return found
