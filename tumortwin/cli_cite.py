@@ -30,14 +30,20 @@ class Reference:
     text: str
     used_by: list[str]
 
-    def bibtex(self) -> str:
-        """A `@misc` entry: the author and year for the key, the rest as a note."""
+    @property
+    def key(self) -> str:
+        """First author and year."""
         year = re.search(r"\b(19|20)\d\d\b", self.text)
-        author = re.sub(r"\W", "", self.text.split()[0]).lower()
+        return re.sub(r"\W", "", self.text.split()[0]).lower() + (year.group() if year else "")
+
+    def bibtex(self, again: int = 0) -> str:
+        """A `@misc` entry: the author and year for the key, the rest as a note; `again`: entries before it with the
+        same author and year, which a letter tells apart."""
+        year = re.search(r"\b(19|20)\d\d\b", self.text)
         doi = re.search(r"\b10\.\d{4,9}/[^\s,;]+[^\s,;.]", self.text)
         fields = [f"  note = {{{self.text}}}", *([f"  year = {{{year.group()}}}"] if year else [])]
         fields += [f"  doi = {{{doi.group()}}}"] if doi else []
-        return f"@misc{{{author}{year.group() if year else ''},\n" + ",\n".join(fields) + "\n}"
+        return f"@misc{{{self.key}{chr(ord('a') + again) if again else ''},\n" + ",\n".join(fields) + "\n}"
 
 
 def found_in(doc: str | None) -> list[str]:

@@ -161,18 +161,23 @@ def execute(
     return [v.name for v in verdicts if not v.ok]
 
 
+def headlines(rows: Sequence[Any]) -> list[Any]:
+    """Of the rows of results.json those that a reader asks for first; all where none is."""
+    return [r for r in rows if r["target"] is not None or r["name"].startswith(_HEADLINES)] or list(rows)
+
+
 def _announce(run: "Run", verdicts: Sequence[Any]) -> None:
     for verdict in verdicts:
         print(verdict.line())
     rows = [] if verdicts else run.results()
-    headlines = [r for r in rows if r["target"] is not None or r["name"].startswith(_HEADLINES)] or rows
-    for row in headlines:
+    shown = headlines(rows)
+    for row in shown:
         value = row["value"]
-        shown = f"{value:.4g}" if isinstance(value, int | float) else value
+        number = f"{value:.4g}" if isinstance(value, int | float) else value
         unit = "" if row["unit"] in (None, "1") else row["unit"]
-        print(f"{row['name']:40} {shown} {unit}".rstrip())
-    if len(headlines) < len(rows):
-        print(f"{len(rows) - len(headlines)} more numbers: {run.directory / 'results.json'}")
+        print(f"{row['name']:40} {number} {unit}".rstrip())
+    if len(shown) < len(rows):
+        print(f"{len(rows) - len(shown)} more numbers: {run.directory / 'results.json'}")
     report = run.directory / "report.html"
     print(f"done: {report if report.is_file() else run.directory}", flush=True)
 

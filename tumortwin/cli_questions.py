@@ -5,12 +5,14 @@ import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tumortwin.cli import OK, Arguments
 from tumortwin.cli_cite import references
+from tumortwin.cli_jobs import headlines
 from tumortwin.config import compose, config_dir, group_options, groups, repository, unknown
 
 _KNOWN_DATA = ("brain_atlas", "tcga_lgg_static", "gbm_brain_tumor_progression")
@@ -117,7 +119,8 @@ def _runs(arguments: Arguments) -> int:
     root = Path(compose(["task=twin", *arguments.overrides]).config.paths.runs)
     rows = []
     for run in list_runs(root):
-        shown = [f"{r['name']} {_number(r['value'])} {_unit(r['unit'])}".strip() for r in run.results[:_SHOWN_RESULTS]]
+        rows_shown = headlines(run.results)[:_SHOWN_RESULTS]
+        shown = [f"{r['name']} {_number(r['value'])} {_unit(r['unit'])}".strip() for r in rows_shown]
         state = "done" if run.done else "unfinished"
         rows.append([run.task, run.name, run.started[:16], state, str(run.directory), "; ".join(shown)])
     if not rows:
@@ -137,8 +140,13 @@ def _unit(unit: str | None) -> str:
 
 def _cite(arguments: Arguments) -> int:
     composed = compose(["task=twin", *arguments.overrides], config_dirs=arguments.config_dirs)
+    seen: Counter[str] = Counter()
     for reference in references(composed.config):
-        print(reference.bibtex() if arguments.bibtex else f"{reference.text}\n    for {', '.join(reference.used_by)}")
+        again = seen[reference.key]
+        seen[reference.key] += 1
+        print(
+            reference.bibtex(again) if arguments.bibtex else f"{reference.text}\n    for {', '.join(reference.used_by)}"
+        )
     return OK
 
 

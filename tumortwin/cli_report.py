@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from tumortwin import report as r
 from tumortwin._errors import InputError
+from tumortwin.cli_beyond import beyond_the_edge
 from tumortwin.cli_cite import references
 from tumortwin.cli_patient import Case
 from tumortwin.geometry import Grid
@@ -71,7 +72,7 @@ def report_data(
         title=str(config.report.title or config.patient.title),
         question=str(config.patient.question),
         patient=_summary(case),
-        channels=tuple(r.Channel(c, CHANNELS.get(c, c)) for c in _channels(patient)),
+        channels=tuple(r.Channel(c, _channel_words(patient, c)) for c in _channels(patient)),
         anatomy=r.Anatomy(_image(patient.anatomy, patient.grid), patient.brain),
         parameters=() if posterior is None else _parameters(posterior, patient),
         diagnostics=None if posterior is None else _diagnostics(posterior),
@@ -79,6 +80,7 @@ def report_data(
         forecast=None if found is None else _forecast(config, case, found),
         scores=_scores(_json(run, "scores.json") or []),
         plan=None if plan is None else _plan(plan),
+        beyond="" if found is None or len(case.known.scans) > 1 else beyond_the_edge(case, frame, found),
         limits=LIMITS,
         assumptions=(*patient.assumptions, *dropped_words(dropped), *_unused(case.known, frame)),
         results=tuple(_result(row) for row in run.results()),
@@ -119,6 +121,10 @@ def _channels(patient: Patient) -> list[str]:
     return [c for c in ("t1gd", "flair") if any(c in scan.masks for scan in patient.scans)]
 
 
+def _channel_words(patient: Patient, channel: str) -> str:
+    return patient.channel_words.get(channel, CHANNELS.get(channel, channel))
+
+
 def _summary(case: Case) -> r.PatientSummary:
     patient, last = case.patient, case.known.scans[-1].day
     schedule = patient.schedule
@@ -155,10 +161,11 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     found = []
     for path, (label, name) in PARAMETERS.items():
         if path in draws:
+            words = label.replace("enhancing", "core") if "t1gd" in patient.channel_words else label
             found.append(
                 r.ParameterDraws(
                     path,
-                    label,
+                    words,
                     str(attrs["units"].get(path, "1")),
                     np.asarray(prior[path], float),
                     np.asarray(draws[path], float),

@@ -39,7 +39,7 @@ from tumortwin.models import (
     ReactionDiffusion,
 )
 from tumortwin.params import parameter_units
-from tumortwin.report import write_report
+from tumortwin.report import answer, write_report
 from tumortwin.runs import Run, release_memory
 from tumortwin.solvers import StrangRKL2
 from tumortwin.treatments import Schedule
@@ -324,6 +324,7 @@ def _report(config: DictConfig, run: Run, setting: Setting) -> None:
                     config, run, setting.case, setting.twin.frame, dropped=setting.dropped, refused=refused
                 )
                 write_report(data, run.directory)
+            run.say(answer(data).line)
 
 
 def run_twin(config: DictConfig, run: Run) -> None:

@@ -129,6 +129,15 @@ def test_a_cancer_of_ones_own_composes_and_its_model_is_one_as_the_page_shows_it
     assert found.tolist() == [[10.0, 20.0]]
 
 
+def test_the_example_of_planning_runs_and_keeps_its_limits(capsys):
+    text = (ROOT / "docs" / "use" / "plan-a-schedule.md").read_text(encoding="utf-8")
+    (code,) = (body for language, body in FENCE.findall(text) if language == "python")
+    space: dict = {}
+    exec(compile(code, "plan-a-schedule.md", "exec"), space)
+    assert "drug: 1 on day" in capsys.readouterr().out
+    assert all(entry["violation"] <= 0.0 for entry in space["found"].constraints)
+
+
 def test_the_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = (body for language, body in FENCE.findall(text) if language == "python")

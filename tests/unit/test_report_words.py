@@ -10,6 +10,7 @@ from tumortwin import report as r
 from tumortwin.geometry import Grid
 from tumortwin.inference import Posterior
 from tumortwin.metrics import quantile
+from tumortwin.report import _cohort_sections as cohorts
 from tumortwin.report import _sentences as sentences
 from tumortwin.report import _words as words
 from tumortwin.twin import Forecast
@@ -109,6 +110,33 @@ def test_a_hidden_scan_outside_the_interval_is_said() -> None:
         text for _, text in sentences.answer(forecast_data(9900.0, 12300.0, 8100.0, 17900.0, 20000.0)).paragraphs
     )
     assert "measured 20.0 mL, outside the interval" in told
+
+
+@pytest.mark.parametrize(("hidden", "said"), [(20000.0, True), (12000.0, False), (None, False)])
+def test_sound_sampling_is_not_praised_over_a_forecast_that_failed(hidden: float | None, said: bool) -> None:
+    trust = dict(sentences.answer(forecast_data(9900.0, 12300.0, 8100.0, 17900.0, hidden)).paragraphs)["Trust"]
+    assert ("the hidden volume lies outside the 95 % interval" in trust) == said
+
+
+def test_a_cohorts_best_baseline_by_each_measure_is_named() -> None:
+    """By CRPS a regressor may be best, by mean absolute error persistence: the twin is held to both."""
+    scores = (
+        r.MethodScore("twin", 9.2, 6.0),
+        r.MethodScore("persistence", 8.2, 8.2),
+        r.MethodScore("regressor", 10.0, 7.0, worse_by=(-1.0, -2.0, -0.1)),
+    )
+    data = r.CohortReport("t", "q", "c", "diameter", "mm", 20, 100, 40, {}, scores=scores)
+    found = cohorts.cohort_answer(data)
+    baselines = dict(found.paragraphs)["Baselines"]
+    assert "better than the best baseline, regressor: 6.00 against 7.00 mm" in baselines
+    assert "In mean absolute error it is worse than the best, persistence: 9.20 against 8.20 mm." in baselines
+    tile = cohorts.cohort_headlines(data)[-1]
+    assert (tile.value, tile.label) == ("8.20", "by persistence, the best baseline in this")
+
+
+def test_what_is_beyond_the_edge_stands_in_the_answer() -> None:
+    data = dataclasses.replace(forecast_data(9900.0, 12300.0, 8100.0, 17900.0), beyond="So far.")
+    assert dict(sentences.answer(data).paragraphs)["Beyond the edge"] == "So far."
 
 
 def scored(**twin_and_baseline: tuple[float | None, float | None]) -> r.ReportData:

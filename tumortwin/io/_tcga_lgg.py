@@ -67,6 +67,7 @@ def load_tcga_lgg(
         schedule=Schedule(),
         assumptions=_assumptions(bool((classes == ENHANCING).any()), labels, facts),
         facts=facts,
+        channel_words={"t1gd": "tumor core"},
         source="TCIA TCGA-LGG (CC BY 3.0), skull-stripped in SRI24 space, labels fused by BraTS Toolkit",
     )
 

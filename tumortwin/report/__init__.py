@@ -25,6 +25,7 @@ from tumortwin.report._data import Treatments as Treatments
 from tumortwin.report._data import Visit as Visit
 from tumortwin.report._data import VolumePrediction as VolumePrediction
 from tumortwin.report._data import volume_prediction as volume_prediction
+from tumortwin.report._sentences import answer as answer
 from tumortwin.report._words import judge as judge
 from tumortwin.report._write import write_cohort_report as write_cohort_report
 from tumortwin.report._write import write_report as write_report

@@ -33,14 +33,15 @@ def cohort_page(data: CohortReport) -> Page:
     return Page(kicker, data.title, data.question, cohort_answer(data), cohort_headlines(data), key, sections)
 
 
-def _best(data: CohortReport) -> MethodScore | None:
+def _best(data: CohortReport, by: str) -> MethodScore | None:
+    """The baseline with the smallest `crps` or `error`."""
     rivals = [s for s in data.scores if s.method != TWIN]
-    return min(rivals, key=lambda s: s.crps) if rivals else None
+    return min(rivals, key=lambda s: getattr(s, by)) if rivals else None
 
 
 def cohort_answer(data: CohortReport) -> Answer:
     """How good the forecasts were, in one line; then baselines and trust."""
-    mine, rival = data.score(TWIN), _best(data)
+    mine, rival, nearest = data.score(TWIN), _best(data, "crps"), _best(data, "error")
     if mine is None:
         line = f"{data.subjects} subjects were forecast from {data.readings} readings; nothing was held out."
         return Answer(line, (("Check", NOT_CHECKED), ("Trust", trust_sentence(data))))
@@ -50,8 +51,8 @@ def cohort_answer(data: CohortReport) -> Answer:
         f"{unit} on average, and inside the 95 % prediction interval in {_coverage(mine)}."
     )
     said = []
-    if rival is not None:
-        said.append(("Baselines", _against(mine, rival, unit)))
+    if rival is not None and nearest is not None:
+        said.append(("Baselines", _against(mine, rival, nearest, unit)))
     said += [("Intervals", honest(mine)), ("Trust", trust_sentence(data))]
     return Answer(line, tuple((label, text) for label, text in said if text))
 
@@ -63,17 +64,22 @@ def _coverage(score: MethodScore) -> str:
     return f"{percent(score.coverage)} of the cases (95 % interval of that share {low}\N{EN DASH}{high} %)"
 
 
-def _against(mine: MethodScore, rival: MethodScore, unit: str) -> str:
-    name = rival.method.replace("_", " ")
-    verdict = "better than" if mine.crps < rival.crps else "worse than" if mine.crps > rival.crps else "level with"
+def _verdict(mine: float, theirs: float) -> str:
+    return "better than" if mine < theirs else "worse than" if mine > theirs else "level with"
+
+
+def _against(mine: MethodScore, rival: MethodScore, nearest: MethodScore, unit: str) -> str:
+    """The twin beside the best baseline by CRPS, and beside the best by mean absolute error, which may be another."""
+    name, other = (score.method.replace("_", " ") for score in (rival, nearest))
+    verdict = _verdict(mine.crps, rival.crps)
     sure = ""
     if rival.worse_by is not None:
         low, high = rival.worse_by[1:]
         sure = "; the difference is within chance" if low <= 0.0 <= high else "; the difference is beyond chance"
     return (
         f"By CRPS the twin is {verdict} the best baseline, {name}: {number(mine.crps)} against {number(rival.crps)} "
-        f"{unit}{sure} (bootstrap over subjects). In mean absolute error: {number(mine.error)} against "
-        f"{number(rival.error)} {unit}."
+        f"{unit}{sure} (bootstrap over subjects). In mean absolute error it is {_verdict(mine.error, nearest.error)} "
+        f"the best, {other}: {number(mine.error)} against {number(nearest.error)} {unit}."
     )
 
 
@@ -92,14 +98,16 @@ def honest(score: MethodScore) -> str:
 
 def cohort_headlines(data: CohortReport) -> list[Headline]:
     """Subjects, error, coverage, the best baseline."""
-    unit, mine, rival = words.pretty_unit(data.unit), data.score(TWIN), _best(data)
+    unit, mine, rival = words.pretty_unit(data.unit), data.score(TWIN), _best(data, "error")
     found = [Headline(str(data.subjects), "", f"subjects, {data.readings} readings shown, {data.held_out} held out")]
     if mine is not None:
         found.append(Headline(number(mine.error), unit, "mean absolute error of the forecasts"))
         if mine.coverage is not None:
             found.append(Headline(f"{100 * mine.coverage:.0f}", "%", "of held-out readings inside the 95 % interval"))
     if rival is not None:
-        found.append(Headline(number(rival.error), unit, f"by {rival.method.replace('_', ' ')}, the best baseline"))
+        found.append(
+            Headline(number(rival.error), unit, f"by {rival.method.replace('_', ' ')}, the best baseline in this")
+        )
     return found
 
 

@@ -374,7 +374,7 @@ class ReportData:
 
     `channels`: in order of importance; the first one gives the headline. `absent`: section name -> sentence that
     replaces the standard one when that section is missing (`anatomy parameters fit forecast maps scores plan`).
-    `reproduce`: the one command that repeats this report.
+    `reproduce`: the one command that repeats this report. `beyond`: a sentence on what is expected beyond the edge.
     """
 
     title: str
@@ -396,6 +396,7 @@ class ReportData:
     citations: tuple[str, ...] = ()
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reproduce: str = ""
+    beyond: str = ""
 
     def label(self, channel: str | None) -> str:
         """The words of a channel key."""

@@ -235,6 +235,24 @@ def trust_sentence(data: Learned) -> str:
     return "The checks of the inference passed." if judged else "The inference was not judged by any standard check."
 
 
+def missed_sentence(data: ReportData) -> str:
+    """How many hidden volumes lie outside their prediction interval: what sound sampling does not mend. Empty when none
+    does."""
+    inside = [
+        low <= seen <= high
+        for volume in (() if data.forecast is None else data.forecast.volumes)
+        for visit in data.patient.visits
+        if visit.hidden and volume.days[0] <= visit.day <= volume.days[-1]
+        for seen, (_, low, high) in [(data.volume_of(visit, volume.channel), volume.at(visit.day))]
+        if seen is not None
+    ]
+    missed = len(inside) - sum(inside)
+    if not missed:
+        return ""
+    which = "the hidden volume lies" if len(inside) == 1 else f"{missed} of the {len(inside)} hidden volumes lie"
+    return f"But {which} outside the 95 % interval: the model or its prior is wrong for this patient."
+
+
 def no_forecast_answer(data: ReportData) -> str:
     """The answer when nothing was forecast: what was seen."""
     seen = [
@@ -266,12 +284,12 @@ def _unscored(data: ReportData, told: list[str]) -> str:
 def answer(data: ReportData) -> Answer:
     """The one-line answer, and beneath it what to make of it: direction, check, baselines, schedule, trust."""
     told = forecast_sentences(data)
-    said = [("Forecast", " ".join(told[1:]))]
+    said = [("Forecast", " ".join(told[1:])), ("Beyond the edge", data.beyond)]
     said.append(("Baselines", score_sentence(data) or _unscored(data, told)))
     if data.plan is not None:
         said.append(("Schedule", " ".join(plan_sentences(data.plan))))
     if told:
-        said.append(("Trust", trust_sentence(data)))
+        said.append(("Trust", f"{trust_sentence(data)} {missed_sentence(data)}".strip()))
     line = told[0] if told else no_forecast_answer(data)
     return Answer(line, tuple((label, text) for label, text in said if text))
 

@@ -21,10 +21,12 @@ class Verdict:
     source: str | None = None
 
     def line(self) -> str:
-        """The line that is printed."""
+        """The line that is printed: a verdict, or what was measured without a target."""
         name, unit = self.name.replace(" ", "_"), (self.unit or "1").replace(" ", "_")
+        if self.target is None:
+            return f"measured {name} {self.value:.6g} {unit}{'' if self.ok else ' missed'}"
         outcome = "ok" if self.ok else "missed"
-        return f"verdict {name} {self.value:.6g} {unit} target {self.target or '-'} {outcome}"
+        return f"verdict {name} {self.value:.6g} {unit} target {self.target} {outcome}"
 
     def result(self) -> dict[str, Any]:
         """The entry of results.json."""

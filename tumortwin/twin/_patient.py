@@ -44,6 +44,7 @@ class Patient:
     may live. `anatomy`: gray-scale background for figures. `scans` in time order; `schedule` what was given.
     `assumptions`: sentences for the report, one for each thing assumed rather than measured. `truth`: for a virtual
     patient only, quantity -> value. `facts`: name -> number for results.json (such as share of tumor outside tissue).
+    `channel_words`: what a channel outlines in this patient, where it is not what its name says.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Patient:
     truth: Mapping[str, float] | None = None
     facts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
+    channel_words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def outlined(self) -> np.ndarray:
