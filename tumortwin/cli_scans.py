@@ -388,6 +388,7 @@ def run_calibrate(config: DictConfig, run: Run) -> None:
 
 def run_forecast(config: DictConfig, run: Run) -> None:
     """Posterior -> forecast."""
+    run.source("posterior.zarr")  # missed here, before anything long begins
     setting = prepare(config, run)
     posterior = calibrated(config, run, setting, here=False)
     forecasted(config, run, setting, posterior)
@@ -396,6 +397,7 @@ def run_forecast(config: DictConfig, run: Run) -> None:
 
 def run_recommend(config: DictConfig, run: Run) -> None:
     """Posterior -> schedule."""
+    run.source("posterior.zarr")  # missed here, before anything long begins
     setting = prepare(config, run)
     posterior = calibrated(config, run, setting, here=False)
     recommended(config, run, setting.case, setting.problem, posterior, setting.choice)
