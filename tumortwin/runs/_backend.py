@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tumortwin._paths import user_cache
+from tumortwin.runs._memory import keep_arenas_few
 
 _VECTOR_WIDTH = "--xla_cpu_prefer_vector_width=512"
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -25,6 +26,7 @@ def configure_environment() -> None:
     if "xla_cpu_prefer_vector_width" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_VECTOR_WIDTH}".strip()
     os.environ.setdefault(_CHECKS, "nan")
+    keep_arenas_few()
 
 
 def configure_backend(cache: str | os.PathLike[str] | None = None, *, x64: bool = True) -> None:
