@@ -4,6 +4,7 @@ import os
 
 import numpyro.distributions as dist
 import pytest
+from omegaconf import OmegaConf
 
 from tumortwin import control
 from tumortwin._errors import InputError
@@ -124,3 +125,18 @@ def test_a_prior_is_written_as_nested_paths():
     leaf = {"_target_": "numpyro.distributions.Normal", "loc": 0.0, "scale": 1.0}
     nested = {"mechanisms": {"proliferation": {"rate": leaf}}, "initial": {"length": leaf}}
     assert flatten(nested) == {"mechanisms.proliferation.rate": leaf, "initial.length": leaf}
+
+
+def test_what_an_object_says_of_its_arguments_keeps_its_lines() -> None:
+    node = OmegaConf.create({"_target_": "tumortwin.solvers.FixedSteps", "max_step": 0.0})
+    with pytest.raises(ConfigError) as found:
+        instantiate(node, where="solver")
+    lines = str(found.value).splitlines()
+    assert lines[0] == "required: positive max_step and max_diffusivity" and lines[1] == "received: 0.0, 1.0"
+    assert lines[2:] == ["where:    solver", "try:      `--cfg job` to see the composed configuration"]
+
+
+def test_what_another_library_says_stands_as_it_is() -> None:
+    node = OmegaConf.create({"_target_": "tumortwin.solvers.FixedSteps", "no_such": 0.0})
+    with pytest.raises(ConfigError, match="required: arguments that fit the object at solver\nreceived: Error in call"):
+        instantiate(node, where="solver")

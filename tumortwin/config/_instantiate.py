@@ -6,6 +6,7 @@ between, none of the rooms that write files or start processes. The whole tree i
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -103,10 +104,21 @@ def instantiate(node: Any, *args: Any, where: str = "", **kwargs: Any) -> Any:
             if isinstance(cause, InputError | ConfigError):
                 raise cause from error
             cause = cause.__cause__
-        raise ConfigError(
-            f"required: arguments that fit the object at {where or 'this place'}\nreceived: {error}\n"
-            "try:      `--cfg job` to see the composed configuration"
-        ) from error
+        raise ConfigError(_in_lines(error, where or "this place")) from error
+
+
+def _in_lines(error: Exception, where: str) -> str:
+    """What an object said of its arguments, in the three lines of every error.
+
+    Ours say `required: ...; received: ...` with or without `; try: ...`; of others the words stand under `received`.
+    """
+    said = str(error.__cause__ or error)
+    parts = re.fullmatch(r"required: (.*?)[;,]? received:? (.*?)(?:; try: (.*))?", said, re.DOTALL)
+    look = "`--cfg job` to see the composed configuration"
+    if parts is None:
+        return f"required: arguments that fit the object at {where}\nreceived: {error}\ntry:      {look}"
+    required, received, advice = parts.groups()
+    return f"required: {required}\nreceived: {received}\nwhere:    {where}\ntry:      {advice or look}"
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

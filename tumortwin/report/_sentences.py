@@ -288,6 +288,8 @@ def answer(data: ReportData) -> Answer:
     said.append(("Baselines", score_sentence(data) or _unscored(data, told)))
     if data.plan is not None:
         said.append(("Schedule", " ".join(plan_sentences(data.plan))))
+    elif "plan" in data.absent:
+        said.append(("Schedule", data.absent["plan"]))
     if told:
         said.append(("Trust", f"{trust_sentence(data)} {missed_sentence(data)}".strip()))
     line = told[0] if told else no_forecast_answer(data)
