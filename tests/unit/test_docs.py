@@ -136,6 +136,7 @@ def test_the_example_of_planning_runs_and_keeps_its_limits(capsys):
     exec(compile(code, "plan-a-schedule.md", "exec"), space)
     assert "drug: 1 on day" in capsys.readouterr().out
     assert all(entry["violation"] <= 0.0 for entry in space["found"].constraints)
+    assert space["picture"].png.startswith(b"\x89PNG") and "plan" in space["picture"].caption
 
 
 def test_the_example_of_the_readme_runs(capsys):

@@ -25,6 +25,9 @@ from tumortwin.report._data import Treatments as Treatments
 from tumortwin.report._data import Visit as Visit
 from tumortwin.report._data import VolumePrediction as VolumePrediction
 from tumortwin.report._data import volume_prediction as volume_prediction
+from tumortwin.report._figures_schedule import ShownFront as ShownFront
+from tumortwin.report._figures_schedule import ShownSchedule as ShownSchedule
+from tumortwin.report._figures_schedule import schedule_picture as schedule_picture
 from tumortwin.report._sentences import answer as answer
 from tumortwin.report._words import judge as judge
 from tumortwin.report._write import write_cohort_report as write_cohort_report
