@@ -83,6 +83,11 @@ def test_files_that_changed_places_are_other_data(config, tmp_path):
     shutil.copytree(tmp_path / "scans", tmp_path / "moved")
     moved = [tmp_path / "moved" / file.relative_to(tmp_path / "scans") for file in visits]
     assert opened(config, data_files=moved).directory == first.directory
+    atlas = tmp_path / "atlas" / "labels.nii"  # beside files of another place, too
+    atlas.parent.mkdir()
+    atlas.write_text("c")
+    both = opened(config, data_files=[*visits, atlas])
+    assert opened(config, data_files=[*moved, atlas]).directory == both.directory
     for file, text in zip(visits, "ba", strict=True):
         file.write_text(text)
     assert opened(config, data_files=visits).directory != first.directory

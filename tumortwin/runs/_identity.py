@@ -79,12 +79,16 @@ def overrides_of(path: str | os.PathLike[str]) -> list[str]:
     return [str(x) for x in OmegaConf.load(file)] if file.is_file() else []
 
 
-def _within_common_folder(files: Iterable[str]) -> list[str]:
-    """Where every file lies within the folder that holds them all: a moved data folder is the same data, two visits
-    whose files changed places are not."""
-    paths = [os.path.abspath(file) for file in files]
-    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    return [Path(os.path.relpath(path, common)).as_posix() for path in paths]
+def _places(files: Iterable[str]) -> list[str]:
+    """What tells the files apart wherever their folder lies: the name, and for files of one name the path within the
+    folder that holds them all. A moved data folder is the same data; two visits whose files changed places are not.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    folders: dict[str, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.name, []).append(path.parent)
+    common = {name: os.path.commonpath(parents) for name, parents in folders.items()}
+    return [Path(os.path.relpath(path, common[path.name])).as_posix() for path in paths]
 
 
 def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
@@ -94,7 +98,7 @@ def identity_of(config: DictConfig, data: Mapping[str, str]) -> str:
         if OmegaConf.select(stripped, key) is not None:
             OmegaConf.update(stripped, key, None)
     earlier = OmegaConf.select(stripped, "run")
-    contents = sorted((place, sha) for place, sha in zip(_within_common_folder(data), data.values(), strict=True))
+    contents = sorted((place, sha) for place, sha in zip(_places(data), data.values(), strict=True))
     content: dict[str, Any] = {"data": contents, "version": __version__, "code": code_digest()}
     if earlier:
         content["run"] = read_json(run_directory(earlier) / "provenance.json").get("identity")
