@@ -38,11 +38,16 @@ PARAMETERS = {
     "observation.flair.width": ("blur of the FLAIR edge", ""),
     "observation.adc.noise_sd": ("noise of the cellularity map", ""),
 }
-# Named in the identifiability statement, too many for a panel each.
-OTHERS = {
-    "mechanisms.proliferation.pattern": "modes of the growth rate within the tumor",
-    "observation.t1gd.shift": "later enhancing outlines: how far off as a whole",
-    "observation.flair.shift": "later FLAIR outlines: how far off as a whole",
+# What the identifiability statement calls parameters that have no panel, or whose label is no part of a sentence.
+SPOKEN = {
+    "mechanisms.diffusion.white_matter": "diffusivity in white matter",
+    "mechanisms.proliferation.pattern": "mode of the growth rate within the tumor",
+    "initial.flair_shift": "offset of the first FLAIR outline",
+    "initial.t1gd_shift": "offset of the first enhancing outline",
+    "initial.tail_ratio": "tail of the first scan's tumor",
+    "initial.core_ratio": "edge of its core",
+    "observation.t1gd.shift": "offset of the enhancing outline on a visit",
+    "observation.flair.shift": "offset of the FLAIR outline on a visit",
     "observation.adc.width": "blur of the cellularity map",
 }
 INTERVALS = {
@@ -188,7 +193,7 @@ def _words(label: str, patient: Patient) -> str:
 
 def _diagnostics(posterior: Any, patient: Patient) -> r.Diagnostics:
     attrs = posterior[3]
-    labels = {path: label for path, (label, _) in PARAMETERS.items()} | OTHERS
+    labels = {path: label for path, (label, _) in PARAMETERS.items()} | SPOKEN
     methods = {
         "PsisCalibrator": "Laplace approximation, then Pareto-smoothed importance sampling",
         "NutsCalibrator": "No-U-Turn sampling, preconditioned by the Laplace approximation",

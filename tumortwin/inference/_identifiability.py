@@ -138,6 +138,8 @@ def _sentences(
     sentences += [_joint_sentence(group, covariance, labels, powers, scales) for group in groups]
     if weak:
         sentences.append(f"The data say little about {', '.join(weak)}: most of the prior's spread is left.")
+    if sentences and not strong:
+        sentences.append("Percentages are the posterior sd as a share of the prior's.")
     if not groups and not weak and not middle:
         sentences.append("Every parameter is identified; no combination rests on the prior.")
     return sentences
