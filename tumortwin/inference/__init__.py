@@ -6,7 +6,10 @@ from tumortwin.inference._assimilate import Update as Update
 from tumortwin.inference._assimilate import assimilate as assimilate
 from tumortwin.inference._calibrate import AbstractCalibrator as AbstractCalibrator
 from tumortwin.inference._calibrate import Checkpoint as Checkpoint
+from tumortwin.inference._calibrate import State as State
 from tumortwin.inference._calibrate import calibrate as calibrate
+from tumortwin.inference._calibrate import child_key as child_key
+from tumortwin.inference._calibrate import state_key as state_key
 from tumortwin.inference._convergence import Convergence as Convergence
 from tumortwin.inference._convergence import convergence as convergence
 from tumortwin.inference._convergence import require_converged as require_converged
@@ -31,6 +34,7 @@ from tumortwin.inference._identifiability import identifiability_report as ident
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
 from tumortwin.inference._laplace import Laplace as Laplace
 from tumortwin.inference._laplace import LaplaceCalibrator as LaplaceCalibrator
+from tumortwin.inference._laplace import constrained_draws as constrained_draws
 from tumortwin.inference._leave_one_out import LeaveOneOut as LeaveOneOut
 from tumortwin.inference._leave_one_out import leave_one_measurement_out as leave_one_measurement_out
 from tumortwin.inference._leave_one_out import leave_one_subject_out as leave_one_subject_out

@@ -52,3 +52,4 @@ from tumortwin.metrics._table_baselines import exponential_forecast as exponenti
 from tumortwin.metrics._table_baselines import persistence_forecast as persistence_forecast
 from tumortwin.metrics._table_baselines import population_mean_forecast as population_mean_forecast
 from tumortwin.metrics._table_baselines import regressor_forecast as regressor_forecast
+from tumortwin.metrics._two_sample import classifier_two_sample as classifier_two_sample
