@@ -7,17 +7,25 @@ import jax
 import jax.numpy as jnp
 import linear_case as linear
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from jaxtyping import Array
+from scipy import stats
 
-from tumortwin.inference import Problem, calibrate
+from tumortwin.inference import Prior, Problem, calibrate
+from tumortwin.observation import Datum
 from tumortwin.surrogates import (
     AmortisedCalibrator,
     AmortisedPosterior,
+    BankSimulator,
+    FreshSimulator,
     ProjectedData,
     Training,
+    counted,
     leading_modes,
     observed_values,
+    predicted_values,
+    simulation_bank,
     train_amortised,
 )
 
@@ -154,3 +162,44 @@ def test_a_network_of_other_parameters_is_refused():
         calibrate(linear.problem(), AmortisedCalibrator(wrong), key=jax.random.key(0))
     with pytest.raises(ValueError, match="multiple of chunk"):
         AmortisedCalibrator(trained()[0], draws=100, chunk=33)
+
+
+def noisy_problem(weight: float = 1.0) -> Problem:
+    """The line with an unknown size of the noise, and one value that does not count."""
+    given = linear.problem(weight=weight)
+    both = {**given.prior.distributions, "observation.image.noise_sd": dist.LogNormal(jnp.log(0.3), 0.4)}
+    data = (Datum(0.0, "image", np.zeros(5), np.asarray([1, 1, 0, 1, 1]), weight), *given.data[1:])
+    return Problem(given.model, given.observations, Prior(both), data, given.solve)
+
+
+def test_batches_of_a_bank_are_those_of_the_model_with_noise_drawn_anew():
+    problem = noisy_problem()
+    z, predictions = simulation_bank(problem, 4096, chunk=1024, key=KEY)
+    assert predictions.shape == (4096, 19)
+    fresh = eqx.filter_jit(FreshSimulator(problem, 8192))(jax.random.key(1))
+    banked = eqx.filter_jit(BankSimulator(problem, z, predictions, 8192))(jax.random.key(2))
+    for one, other in zip(fresh, banked, strict=True):
+        size = np.asarray(one).std(axis=0)
+        np.testing.assert_allclose((one.mean(axis=0) - other.mean(axis=0)) / size, 0.0, atol=0.07)
+        np.testing.assert_allclose(other.std(axis=0) / size, 1.0, atol=0.06)
+    # The noise of a draw is the size that its own z says, not that of the member.
+    rows = jax.vmap(lambda own: predicted_values(problem, counted(problem), own))(banked[0])
+    sd = jax.vmap(problem.prior.constrain)(banked[0])["observation.image.noise_sd"]
+    scaled = (banked[1] - rows) / sd[:, None]
+    rms = np.sqrt(np.mean(np.square(scaled), axis=1))
+    np.testing.assert_allclose(rms.mean(), stats.chi.mean(19) / np.sqrt(19), atol=0.01)
+    assert np.corrcoef(np.abs(banked[1] - rows).mean(axis=1), sd)[0, 1] > 0.8
+
+
+def test_a_bank_goes_on_where_it_was_and_refuses_what_it_cannot_hold():
+    problem = noisy_problem()
+    kept = Kept()
+    whole = simulation_bank(problem, 60, chunk=20, key=KEY, checkpoint=kept)
+    again = simulation_bank(problem, 60, chunk=20, key=KEY, checkpoint=Kept(kept.saved[0]))
+    for one, other in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="weight 1"):
+        FreshSimulator(noisy_problem(0.5))
+    failing = eqx.tree_at(lambda p: p.solve, problem, lambda model, days: jnp.nan * linear.solve(model, days))
+    with pytest.raises(ValueError, match="20 that failed, the first member 0"):
+        simulation_bank(failing, 20, chunk=20, key=KEY)

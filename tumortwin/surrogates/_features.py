@@ -1,11 +1,12 @@
 """What a network is shown of a patient's data: a vector of fixed length."""
 
 import abc
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tumortwin.inference import Problem
 
@@ -66,7 +67,23 @@ def leading_modes(predictions: Float[np.ndarray, "member value"], lost: float = 
     return ProjectedData(jnp.asarray(center), jnp.asarray(modes[:kept]))
 
 
+class Counted(eqx.Module):
+    """Which values of a problem's data count: their places in all of them, and how many each datum has."""
+
+    places: Int[Array, " value"]
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, arrays: Sequence[Array]) -> Float[Array, " value"]:
+        """The values that count of one array a datum."""
+        return jnp.concatenate([jnp.ravel(array).astype(float) for array in arrays])[self.places]
+
+
+def counted(problem: Problem) -> Counted:
+    """Which values count, from concrete data (outside of `jit`)."""
+    valid = [np.asarray(datum.valid).ravel() > 0 for datum in problem.data]
+    return Counted(jnp.asarray(np.flatnonzero(np.concatenate(valid))), tuple(int(v.sum()) for v in valid))
+
+
 def observed_values(problem: Problem) -> Float[Array, " value"]:
     """The data that count, one datum after the other as the problem holds them."""
-    parts = [jnp.asarray(datum.values)[np.asarray(datum.valid) > 0].ravel() for datum in problem.data]
-    return jnp.concatenate(parts).astype(float)
+    return counted(problem)([datum.values for datum in problem.data])
