@@ -54,8 +54,9 @@ def groups(extra: Sequence[Path] = ()) -> list[str]:
 
 
 def group_options(group: str, extra: Sequence[Path] = ()) -> list[str]:
-    """Names of the choices of a group."""
-    return sorted({p.stem for f in (config_dir(), *extra) for p in (f / group).glob("*.yaml")})
+    """Names of the choices of a group; what begins with an underscore is only what several of them share."""
+    found = {p.stem for f in (config_dir(), *extra) for p in (f / group).glob("*.yaml")}
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
