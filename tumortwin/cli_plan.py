@@ -133,7 +133,8 @@ def _on_fixed_days(config: DictConfig, case: Case) -> Choice | str:
         decided = dataclasses.replace(
             decided, fixed=Schedule(None, {name: c for name, c in concurrent.items() if name not in agents})
         )
-        standard = checked(lambda: decided.of_doses([float(v) for v in settings.standard]), "decision.standard")
+        of_doses = decided.of_doses
+        standard = checked(lambda: of_doses([float(v) for v in settings.standard]), "decision.standard")
     elif isinstance(decided, ShiftedCycles):
         usual = _usual_fractions(case, origin, start)
         decided = dataclasses.replace(decided, fixed=Schedule(usual, {} if usual is None else concurrent))
@@ -293,9 +294,10 @@ def _planning(
     parts, horizon = choice.parts, float(config.patient.plan.horizon)
     common: dict[str, Any] = {"origin": choice.origin, "n_draws": int(config.controller.draws), "key": key}
     arguments = (choice.parametrization, parts.objective, parts.risk, parts.constraints)
-    if isinstance(choice.parametrization, WeeklyFractions) and choice.start_window is not None:
+    weekly = choice.parametrization
+    if isinstance(weekly, WeeklyFractions) and choice.start_window is not None:
         return planning_problem(
-            problem, posterior, *arguments, start_window=choice.start_window, horizon=horizon, **common
+            problem, posterior, weekly, *arguments[1:], start_window=choice.start_window, horizon=horizon, **common
         )
     reference = choice.parametrization.schedule(choice.standard)
     fractions = np.asarray(reference.radiotherapy.times)

@@ -17,9 +17,9 @@ INTERVALS = {
 }
 
 
-def is_weekly(content: Mapping[str, Any] | None) -> bool:
+def is_weekly(content: Mapping[str, Any]) -> bool:
     """Whether a plan is one of weekly fractions, for which the report has a figure of its own."""
-    return content is not None and "weekly_fraction_dose_gy" in content.get("plan", {})
+    return "weekly_fraction_dose_gy" in content["plan"]
 
 
 def comparison_rows(content: Mapping[str, Any]) -> tuple[r.PlanRow, ...]:
