@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
     "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",
-    "controller.max_gradients=1", "controller.weeks=1", "controller.fractions_per_week=2", "runtime.progress=off",
+    "controller.max_gradients=1", "decision.weeks=1", "decision.fractions_per_week=2", "runtime.progress=off",
     "constraint.total_dose.limit=70.0", "constraint.normal_tissue.limit=120.0",  # the example patient has had 60 Gy
 ]  # fmt: skip
 

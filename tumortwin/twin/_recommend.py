@@ -235,8 +235,9 @@ def recommend_schedule(
     on_step: Any = None,
     key: Array,
 ) -> Recommendation:
-    """The recommended plan, for radiotherapy its equal-toxicity twin, and both against the standard of care on `n_fresh`
-    other draws; `controller` None is a suitable one.
+    """The recommended plan, for radiotherapy its equal-toxicity twin, and both against the standard of care.
+
+    Both are judged on `n_fresh` other draws. `controller`: None for a suitable one.
 
     The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
     draw has no other half. `level` of the CVaR gain that is reported: that of the risk which was minimized, 0.8 when it
