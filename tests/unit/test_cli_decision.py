@@ -15,7 +15,17 @@ from omegaconf import OmegaConf
 
 from tumortwin.cli_cohort_plan import NEVER
 from tumortwin.cli_decision import agents_of, check_region, kind_of, parts_of, picture_of, search_of
-from tumortwin.config import FITS, ConfigError, compose, declared, fitting, group_options, instantiate, unfit
+from tumortwin.config import (
+    FITS,
+    ConfigError,
+    compose,
+    config_dir,
+    declared,
+    fitting,
+    group_options,
+    instantiate,
+    unfit,
+)
 from tumortwin.control import (
     AbstractOutcomeLimit,
     AbstractSlots,
@@ -47,22 +57,17 @@ def composed(cancer: str, *overrides: str):
 
 
 @cache
-def leaves(cancer: str) -> dict[str, dict[str, dict]]:
-    """Every choice of every group, not yet resolved: a few compositions with one choice of each group at a time."""
-    found: dict[str, dict[str, dict]] = {group: {} for group in GROUPS}
-    options = {group: group_options(group) for group in GROUPS}
-    for k in range(max(map(len, options.values()))):
-        chosen = {group: names[k % len(names)] for group, names in options.items()}
-        config = composed(cancer, *(f"{group}={name}" for group, name in chosen.items()))
-        for group, name in chosen.items():
-            found[group][name] = OmegaConf.to_container(config[group], resolve=False)  # type: ignore[assignment]
-    return found
+def leaf(group: str, name: str) -> dict:
+    """A choice of a group as its file has it, not yet resolved."""
+    node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    bases = [leaf(group, base) for base in node.pop("defaults", ()) if base != "_self_"]
+    return OmegaConf.to_container(OmegaConf.merge(*bases, node))  # type: ignore[return-value]
 
 
 def with_choices(cancer: str, decision: str, **chosen: str):
     config = OmegaConf.create(OmegaConf.to_container(composed(cancer, f"decision={decision}"), resolve=False))
     for group, name in chosen.items():
-        config[group] = leaves(cancer)[group][name] | (
+        config[group] = leaf(group, name) | (
             {k: config.controller[k] for k in ("draws", "fresh_draws")} if group == "controller" else {}
         )
     return config
@@ -76,6 +81,7 @@ def parametrization_of(cancer: str, decision: str):
     return instantiate(config.decision.parametrization, where="decision.parametrization")
 
 
+@cache
 def facets_of(cancer: str, decision: str, constraint: str) -> dict[str, frozenset[str]]:
     decided = parametrization_of(cancer, decision)
     return {
@@ -87,20 +93,18 @@ def facets_of(cancer: str, decision: str, constraint: str) -> dict[str, frozense
     }
 
 
+declared_once = cache(declared)
+
+
 def fits(cancer: str, decision: str, **chosen: str) -> bool:
     facets = facets_of(cancer, decision, chosen["constraint"])
-    return not any(unfit(declared_of(cancer, group, name), facets) for group, name in chosen.items())
+    return not any(unfit(declared_once(group, name), facets) for group, name in chosen.items())
 
 
-@cache
-def declared_of(cancer: str, group: str, name: str) -> dict:
-    return leaves(cancer)[group][name].get(FITS, {})
-
-
-def test_what_a_file_declares_is_what_is_composed():
+def test_every_choice_says_what_it_is_for():
     for group in GROUPS:
         for name in group_options(group):
-            assert declared(group, name) == declared_of("lung", group, name) != {}, (group, name)
+            assert declared(group, name) == leaf(group, name)[FITS] != {}, (group, name)
 
 
 @pytest.mark.parametrize("cancer, decision", DECISIONS)
@@ -119,9 +123,10 @@ def test_every_combination_fits_or_is_refused_and_the_defaults_fit(cancer, decis
         search_of(config.controller, decided, decided.variables(jnp.zeros(decided.space.size)))
 
 
+@cache
 def shipped_constraint(cancer: str, decision: str) -> str:
     shipped = composed(cancer, f"decision={decision}").constraint
-    return next(n for n, leaf in leaves(cancer)["constraint"].items() if leaf == OmegaConf.to_container(shipped))
+    return next(n for n in group_options("constraint") if leaf("constraint", n) == OmegaConf.to_container(shipped))
 
 
 def test_every_choice_works_somewhere():
@@ -255,12 +260,12 @@ def test_every_objective_and_risk_is_a_number_of_a_subject(decision):
     curves = problem.curves(continuous(problem))
     config = small_decision("prostate", decision)
     for name in fitting("objective", facets_of("prostate", decision, "none")):
-        config.objective = leaves("prostate")["objective"][name]
+        config.objective = leaf("objective", name)
         objective = instantiate(config.objective, where="objective")
         values = jax.vmap(objective)(curves)
         assert np.isfinite(values).all(), name
         for risk in fitting("risk", facets_of("prostate", decision, "none")):
-            measure = instantiate(leaves("prostate")["risk"][risk], where="risk")
+            measure = instantiate(leaf("risk", risk), where="risk")
             low, high = float(values.min()), float(values.max())
             found = float(measure(values))
             assert low - 1e-9 <= found <= high + 0.1 + 1e-9, (name, risk)

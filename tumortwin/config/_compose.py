@@ -257,9 +257,16 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
     config = OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"])
     OmegaConf.set_struct(config, True)
     _check_root(config)
+    _check_pipeline(config)
     _resolve_check(config)
     check_targets(config)
     return Composed(config, hydra, tuple(overrides))
+
+
+def _check_pipeline(config: DictConfig) -> None:
+    from tumortwin.config._fits import check_pipeline  # which looks at the choices of groups
+
+    check_pipeline(config)
 
 
 def _resolve_check(config: DictConfig) -> None:

@@ -23,20 +23,24 @@ PHRASES = {
 
 
 def declared(group: str, option: str, extra: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """What a choice says that it is for: facet -> values; nothing said is for everything."""
+    """What a choice (or the one that it is a variant of) says that it is for: facet -> values; {}: for everything."""
     for folder in (config_dir(), *extra):
         file = folder / group / f"{option}.yaml"
         if file.is_file():
             content = OmegaConf.to_container(OmegaConf.load(file))
             assert isinstance(content, dict)
-            node: Any = content.get(group, content)
-            return {str(k): [str(v) for v in values] for k, values in (node.get(FITS) or {}).items()}
+            found: dict[str, list[str]] = {}
+            for base in content.get("defaults", ()):
+                if isinstance(base, str) and base != "_self_":
+                    found |= declared(group, base, extra)
+            own: Any = content.get(group, content).get(FITS) or {}
+            return found | {str(facet): [str(v) for v in values] for facet, values in own.items()}
     return {}
 
 
 def unfit(fits: Mapping[str, Sequence[str]], facets: Mapping[str, frozenset[str]]) -> list[str]:
-    """The facets in which what a choice is for and what is there have nothing in common."""
-    return [facet for facet, wanted in fits.items() if not set(map(str, wanted)) & facets.get(facet, frozenset())]
+    """The facets in which what a choice is for and what is there have nothing in common; others are not looked at."""
+    return [facet for facet, wanted in fits.items() if facet in facets and not set(map(str, wanted)) & facets[facet]]
 
 
 def fitting(group: str, facets: Mapping[str, frozenset[str]], extra: Sequence[Path] = ()) -> list[str]:
@@ -53,13 +57,21 @@ def check_fit(config: DictConfig, group: str, facets: Mapping[str, frozenset[str
     wrong = unfit(fits, facets)
     if not wrong:
         return
-    there = " and ".join(_words(facet, sorted(facets.get(facet, frozenset()))) for facet in wrong)
+    there = " and ".join(_words(facet, sorted(facets[facet])) for facet in wrong)
     meant = " and ".join(_words(facet, [str(v) for v in fits[facet]]) for facet in wrong)
     options = ", ".join(fitting(group, facets))
     raise ConfigError(
         f"required: {group}=... for {there}\nreceived: one for {meant}\n"
         f"try:      {f'{group}={options}' if options else 'another decision=..., none of the choices fits'}"
     )
+
+
+def check_pipeline(config: DictConfig) -> None:
+    """Whether every choice is for this kind of data. **Raises:** `ConfigError`, as `check_fit`."""
+    facets = {"pipeline": frozenset({str(config.pipeline.get("name"))})}
+    for group in map(str, config):
+        if isinstance(config[group], DictConfig):
+            check_fit(config, group, facets)
 
 
 def _words(facet: str, values: Sequence[str]) -> str:
