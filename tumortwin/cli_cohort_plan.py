@@ -250,7 +250,8 @@ class Common:
         """The entry of plan.json."""
         if self.plan is None:
             return {"defined": False, "why": self.why}
-        return {"defined": True, "plan": self.plan.to_json(), "statement": f"{self.plan.describe()}."}
+        sentence = self.plan.parametrization.sentence(self.plan.variables)
+        return {"defined": True, "plan": self.plan.to_json(), "statement": sentence}
 
 
 def _common(config: DictConfig, run: Run, choice: SubjectChoice, planned: Sequence[Planned]) -> Common:

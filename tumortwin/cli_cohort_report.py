@@ -77,7 +77,7 @@ def _schedules(run: Run) -> dict[str, Any]:
         f"{content['standard_of_care']}, on posterior draws that no plan was chosen with."
     ]
     if common["defined"]:
-        lead.append(f"The best schedule for these subjects in common, {common['statement']}")
+        lead.append(f"Best for these subjects in common: {common['statement']}.")
     else:
         lead.append(f"No schedule in common: {common['why']}.")
     found = tuple(

@@ -214,7 +214,9 @@ def picture_entry(picture: Picture) -> dict[str, str]:
     return {"file": f"schedules/{picture.name}.png", "caption": picture.caption, "alt": picture.alt}
 
 
-def outcome_words(objective: str, minimal_gain: float, unit: str = "mm^3", burden: str = "tumor mass"):
+def outcome_words(
+    objective: str, minimal_gain: float, unit: str = "mm^3", burden: str = "tumor mass"
+) -> tuple[Mapping[str, Any], Callable[[Any], Any]]:
     """How a report shows an objective: name, unit and smallest gain that counts, and the function that leads there.
 
     A gain of m in a natural logarithm is a share 1 - exp(-m) of the outcome of the other plan. `unit` and `burden`: of

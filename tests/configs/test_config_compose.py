@@ -31,6 +31,7 @@ from tumortwin.control import (
 from tumortwin.params import get_parameter, parameter_units
 
 OF_TABLES = ("model", "population", "residual", "split", "cohort", "pipeline")
+PLAN = ("decision", "objective", "risk", "constraint", "controller")
 WEEKLY = ("standard", "no_gaps")  # limits that have to do with the start day of weekly fractions
 FILL = {("patient", "folder"): ["patient.path=somewhere"], ("table", "own"): ["table.declaration=mine.yaml"]}
 CHOICES = [(g, o) for g in groups() for o in group_options(g) if g != "experiment"]
@@ -40,7 +41,7 @@ MAX_EXPERIMENT_LINES = 20
 
 @pytest.mark.parametrize("group, option", CHOICES)
 def test_every_choice_composes(group, option):
-    drug = group in ("decision", "objective", "constraint") and "scans" not in declared(group, option)["pipeline"]
+    drug = group in PLAN and "scans" not in declared(group, option)["pipeline"]
     of_tables = ["cancer=lung"] if (group in OF_TABLES and option != "scans") or drug else []
     composed = compose([*of_tables, f"{group}={option}", *FILL.get((group, option), [])])
     assert OmegaConf.to_container(composed.config, resolve=True, throw_on_missing=True)
