@@ -51,7 +51,7 @@ from tumortwin.twin import (
 
 ONE_SUBJECT = "one subject is planned: a schedule common to several needs two or more (decision.subjects)"
 NEVER = (0.0, 1e9)  # stop below nothing, restart above nothing: a rule that never stops
-SHOWN = ("expected_gain", "probability_of_benefit", "fraction_without_benefit", "cvar_gain")
+SHOWN = ("expected_gain", "probability_of_benefit", "fraction_without_benefit")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -317,7 +317,9 @@ def plan_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         found, name = one["comparison"], f"plan.{one['subject']}"
         for key, entry in found.items():
-            if key.endswith(SHOWN) or key.startswith("toxicity."):
+            objective, _, quantity = key.partition(".")
+            main = objective == content["objective"] and quantity in SHOWN
+            if main or quantity == SHOWN[0] or key.startswith("toxicity."):
                 rows.append(row_of(f"{name}.{key}", entry["value"], entry["unit"]))
         gain = one.get("against_common", {}).get(f"{content['objective']}.expected_gain")
         if gain is not None:

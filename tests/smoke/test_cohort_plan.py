@@ -25,7 +25,7 @@ doses:
 """
 QUICK = [
     "cancer=prostate", "table=own", "draws=10", "cohort.grid=4", "cohort.panels=2", "controller.draws=6",
-    "controller.fresh_draws=8", "decision.intervals=3", "decision.horizon=84.0", "decision.budget=2.0",
+    "controller.fresh_draws=6", "decision.intervals=3", "decision.horizon=84.0", "decision.budget=2.0",
     "decision.subjects=2", "cluster=local", "runtime.progress=off",
 ]  # fmt: skip
 CHAINS, DRAWS = 2, 150
@@ -60,6 +60,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli_jobs, "_prepare", lambda config: None)  # JAX stays as the tests have it
         patch.setattr(cli_cohort, "calibrate", believed)
+        patch.setattr(cli_cohort, "forecasted", lambda *_: None)  # tested in test_cohort_pipeline
 
         def command(verb: str, *more: str, code: int = 0) -> Path | None:
             line = [verb, *QUICK, f"table.declaration={folder / 'mine.yaml'}", f"paths.runs={folder / 'runs'}", *more]
@@ -143,7 +144,6 @@ def test_one_subject_by_name_and_a_limit_that_cannot_be_kept(world):
 @pytest.mark.parametrize(
     "override, words",
     [
-        (["decision=weekly_doses"], ["decision", "the subjects of a table", "drug_on_off"]),
         (["controller=momentum"], ["kind whole", "relax_and_round"]),
         (["constraint=standard"], ["constraint", "drug_budget"]),
         (["decision.subject=P9"], ["P9", "P0"]),
@@ -159,6 +159,19 @@ def test_what_does_not_fit_exits_with_2_and_says_what_does(world, capsys, overri
     for word in (*words, "required:", "received:"):
         assert word in error, error
     assert "Traceback" not in error
+
+
+def test_a_decision_for_scans_is_refused_with_those_for_tables(world, capsys):
+    """What the earlier run said of its own decision is not taken over, so that the refusal is of the decision."""
+    assert main(["recommend", f"run={world[1]}", "decision=weekly_doses"]) == BAD_CONFIG
+    error = capsys.readouterr().err
+    for word in (
+        "decision=... for the subjects of a table",
+        "one for a patient with scans",
+        "drug_on_off",
+        "drug_rule",
+    ):
+        assert word in error, error
 
 
 def test_a_schedule_without_a_posterior_is_refused(world, capsys):

@@ -69,7 +69,7 @@ def check_fit(config: DictConfig, group: str, facets: Mapping[str, frozenset[str
 def check_pipeline(config: DictConfig) -> None:
     """Whether every choice is for this kind of data. **Raises:** `ConfigError`, as `check_fit`."""
     facets = {"pipeline": frozenset({str(config.pipeline.get("name"))})}
-    for group in map(str, config):
+    for group in sorted(map(str, config), key=lambda name: name != "decision"):  # a decision brings others along
         if isinstance(config[group], DictConfig):
             check_fit(config, group, facets)
 
