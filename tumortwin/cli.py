@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Sequence
 
 JOBS = {
-    "twin": "scans -> posterior -> forecast -> schedule -> report; of a table (cancer=lung) without a schedule",
+    "twin": "scans, or a table (cancer=lung) -> posterior -> forecast -> schedule -> report",
     "simulate": "first scan -> the model forward at prior medians, under treatment=...",
     "calibrate": "scans or a table -> posterior",
     "forecast": "posterior of run=DIR -> fields and volumes with intervals",
-    "recommend": "posterior of run=DIR -> schedule",
+    "recommend": "posterior of run=DIR -> schedule: decision= objective= risk= constraint= controller=",
     "report": "files of run=DIR -> report.html",
     "reproduce": "NAME: one claim of experiments/, checked against its targets (alone: the list)",
 }

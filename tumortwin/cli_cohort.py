@@ -8,14 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tumortwin._errors import NotConverged
+from tumortwin.cli_cohort_plan import plan_rows, recommended_for_subjects, subject_choice
 from tumortwin.cli_cohort_report import cohort_report_data
 from tumortwin.cli_cohort_scores import cohort_scores
 from tumortwin.cli_files import LEVELS, Checkpoints, keep_posterior, posterior_rows, row_of, stored_posterior
-from tumortwin.cli_table import Cohort, load_cohort, problem_of, table_files, units_of
-from tumortwin.config import ConfigError, instantiate
+from tumortwin.cli_table import DRUG, Cohort, load_cohort, problem_of, table_files, units_of
+from tumortwin.config import ConfigError, config_dir, group_options, instantiate
 from tumortwin.inference import (
     SUBJECT,
     LaplaceCalibrator,
@@ -197,6 +198,8 @@ def _results(run: Run, posterior: Posterior) -> None:
     rows = posterior_rows(posterior, [path for path in posterior.draws if not path.startswith(SUBJECT)])
     if (run.directory / "scores.json").is_file():
         rows += read_json(run.directory / "scores.json")
+    if (run.directory / "plan.json").is_file():
+        rows += plan_rows(read_json(run.directory / "plan.json"))
     run.write_results(rows)
 
 
@@ -208,11 +211,13 @@ def _report(config: DictConfig, run: Run, setting: Setting) -> None:
 
 
 def run_twin(config: DictConfig, run: Run) -> None:
-    """Table -> population -> forecasts of what is held out, beside the baselines -> report."""
+    """Table -> population -> forecasts of what is held out, beside the baselines -> schedules -> report."""
     setting = prepare(config, run)
+    choice = subject_choice(config, setting.cohort, setting.problem)  # refused before anything long begins
     posterior = calibrated(config, run, setting, here=True)
     run.say(posterior.statement)
     forecasted(config, run, setting, posterior)
+    recommended_for_subjects(config, run, setting.cohort, setting.problem, posterior, choice)
     _results(run, posterior)
     _report(config, run, setting)
 
@@ -253,12 +258,25 @@ def run_simulate(config: DictConfig, run: Run) -> None:
 
 
 def run_recommend(config: DictConfig, run: Run) -> None:
-    """Refused: a schedule is sought for one patient with scans only."""
-    del run
-    raise ConfigError(
-        f"required: a patient with scans, for a schedule\nreceived: cancer={config.cancer.name}, which reads a table\n"
-        "try:      tumortwin recommend cancer=glioma run=DIR"
-    )
+    """Population -> schedules of the drug for some of its subjects."""
+    run.source("posterior.zarr")  # missed here, before anything long begins
+    setting = prepare(config, run)
+    choice = subject_choice(config, setting.cohort, setting.problem)
+    if isinstance(choice, str):
+        raise ConfigError(
+            f"required: a model with a drug, for a schedule\nreceived: {choice}\n"
+            f"try:      a calibration with model={', '.join(_with_a_drug())}"
+        )
+    posterior = calibrated(config, run, setting, here=False)
+    recommended_for_subjects(config, run, setting.cohort, setting.problem, posterior, choice)
+    run.say(str(read_json(run.directory / "plan.json")["statement"]))
+    _results(run, posterior)
+
+
+def _with_a_drug() -> list[str]:
+    """The shipped models whose exposure is a drug."""
+    exposed = {name: OmegaConf.load(config_dir() / "model" / f"{name}.yaml") for name in group_options("model")}
+    return [name for name, content in exposed.items() if content.model.exposure == DRUG]
 
 
 def run_report(config: DictConfig, run: Run) -> None:

@@ -9,6 +9,7 @@ from tumortwin import report as r
 from tumortwin._errors import InputError
 from tumortwin.cli_cite import references
 from tumortwin.cli_files import stored_posterior
+from tumortwin.cli_report_plan import planned_schedule
 from tumortwin.cli_table import Cohort, exposure_of
 from tumortwin.inference import BETWEEN, COVARIATE, RESIDUAL, TYPICAL, Posterior
 from tumortwin.io import read_curves
@@ -51,6 +52,7 @@ def cohort_report_data(config: DictConfig, run: Run, cohort: Cohort) -> r.Cohort
         scores=_scores(rows),
         steps=_steps(rows),
         subgroups=_subgroups(rows),
+        **_schedules(run),
         limits=LIMITS,
         assumptions=_assumptions(config, cohort),
         results=tuple(
@@ -62,6 +64,26 @@ def cohort_report_data(config: DictConfig, run: Run, cohort: Cohort) -> r.Cohort
         card=_found(run, "card.json", read_json) or {},
         reproduce=_command(run),
     )
+
+
+def _schedules(run: Run) -> dict[str, Any]:
+    """The schedules of plan.json, and what is said before them."""
+    content = _found(run, "plan.json", read_json)
+    if content is None:
+        return {}
+    common = content["common"]
+    lead = [
+        f"Counted from each subject's last known reading, up to {content['horizon']:g} days after it, against "
+        f"{content['standard_of_care']}, on posterior draws that no plan was chosen with."
+    ]
+    if common["defined"]:
+        lead.append(f"Best for these subjects in common: {common['statement']}.")
+    else:
+        lead.append(f"No schedule in common: {common['why']}.")
+    found = tuple(
+        planned_schedule(run, one, label=str(one["subject"]), origin=one["table_day"]) for one in content["subjects"]
+    )
+    return {"schedules": found, "schedules_lead": tuple(lead)}
 
 
 def _found(run: Run, name: str, read: Any) -> Any:

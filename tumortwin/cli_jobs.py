@@ -100,14 +100,27 @@ def _effective(arguments: Arguments) -> list[str]:
                 )
             from tumortwin.runs import overrides_of
 
-            first += [o for o in overrides_of(override.value()) if not _own(o)]
+            replaced = _replaced(typed)
+            first += [o for o in overrides_of(override.value()) if not _own(o) and _group(o) not in replaced]
     return [*first, *typed]
+
+
+def _replaced(typed: Sequence[str]) -> set[str]:
+    """The parts of a plan that are chosen anew: what the earlier run said of them was of other choices. A decision
+    brings its own limits and search along."""
+    chosen = {o.key_or_group for o in parse(typed)} & {"decision", "objective", "risk", "constraint", "controller"}
+    return chosen | {"constraint", "controller"} if "decision" in chosen else chosen
 
 
 def _own(override: str) -> bool:
     """Whether an override belongs to its own run alone."""
+    return _group(override) in _NOT_INHERITED
+
+
+def _group(override: str) -> str:
+    """The group, or the first part of the key, that an override is on."""
     key = override.lstrip("+~").partition("=")[0]
-    return key.replace("/", ".").partition(".")[0] in _NOT_INHERITED
+    return key.replace("/", ".").partition(".")[0]
 
 
 def _check_cluster(config: DictConfig) -> None:

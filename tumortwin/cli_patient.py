@@ -81,8 +81,10 @@ def virtual_tumor(values: Mapping[str, Any]) -> VirtualTumor:
     return VirtualTumor(**given)
 
 
-def atlas_glioma(*, days: Sequence[float], tumor: Mapping[str, Any], config: DictConfig, key: Any) -> Patient:
-    """A virtual tumor on the ICBM152 anatomy."""
+def atlas_glioma(
+    *, days: Sequence[float], tumor: Mapping[str, Any], config: DictConfig, key: Any, schedule: Schedule | None = None
+) -> Patient:
+    """A virtual tumor on the ICBM152 anatomy, under a `schedule` (none: that of `treatment=...`)."""
     atlas = atlas_tissue(1.0)
     o = config.observation
     return virtual_patient(
@@ -93,7 +95,7 @@ def atlas_glioma(*, days: Sequence[float], tumor: Mapping[str, Any], config: Dic
         atlas.tissue,
         atlas.t1,
         days=days,
-        schedule=planned_treatment(config),
+        schedule=planned_treatment(config) if schedule is None else schedule,
         tumor=virtual_tumor(tumor),
         adc_water=float(o.adc_water),
         adc_tumor=float(o.adc_tumor),

@@ -14,6 +14,7 @@ from tumortwin._errors import InputError
 from tumortwin.cli_beyond import beyond_the_edge
 from tumortwin.cli_cite import references
 from tumortwin.cli_patient import Case
+from tumortwin.cli_report_plan import is_weekly, planned_schedule, weekly_plan
 from tumortwin.geometry import Grid
 from tumortwin.io import read_forecast, read_posterior
 from tumortwin.metrics import volume_growth_rate
@@ -49,11 +50,6 @@ SPOKEN = {
     "observation.t1gd.shift": "offset of the enhancing outline on a visit",
     "observation.flair.shift": "offset of the FLAIR outline on a visit",
     "observation.adc.width": "blur of the cellularity map",
-}
-INTERVALS = {
-    "draws": "the draws",
-    "bootstrap": "a mean over the draws (bootstrap)",
-    "Wilson": "a share of the draws (Wilson)",
 }
 LIMITS = (
     "Research software: no number here may guide the care of a person.",
@@ -91,7 +87,8 @@ def report_data(
         fit=() if found is None else _fit(case, found),
         forecast=None if found is None else _forecast(config, case, found),
         scores=_scores(_json(run, "scores.json") or []),
-        plan=None if plan is None else _plan(plan),
+        plan=None if plan is None or not is_weekly(plan) else weekly_plan(run, plan),
+        schedules=() if plan is None or is_weekly(plan) else (planned_schedule(run, plan, origin=plan["origin_day"]),),
         beyond="" if found is None or len(case.known.scans) > 1 else beyond_the_edge(case, frame, found),
         limits=LIMITS,
         assumptions=(*patient.assumptions, *dropped_words(dropped), *_unused(case.known, frame)),
@@ -312,83 +309,6 @@ def _scores(rows: list[dict[str, Any]]) -> tuple[r.Score, ...]:
             day = float(".".join(parts[2:-2]).removeprefix("day"))
             found.append(r.Score(parts[-2].replace("_", " "), parts[-1], float(value), parts[1], day))
     return tuple(found)
-
-
-def _plan(content: dict[str, Any]) -> r.Plan:
-    outcomes = {name: np.asarray(values, float) for name, values in content["outcomes"].items()}
-    rows = [
-        r.PlanRow(
-            name.split(".", 1)[1].replace("_", " "),
-            e["value"],
-            e["low"],
-            e["high"],
-            str(e["unit"]),
-            INTERVALS.get(str(e.get("interval")), ""),
-        )
-        for name, e in content["comparison"].items()
-        if e["value"] is not None
-    ]
-    rows += [_prior_row(entry) for entry in content.get("prior_sensitivity", ())]
-    limits = [_limit_words(c) for c in content["constraints"]]
-    if earlier := float(content["plan"].get("earlier_dose_gy", 0.0)):
-        limits.append(
-            f"the {earlier:g} Gy given before the day of the plan count in the dose limits; the standard of care is "
-            "what they leave of it, in whole weeks"
-        )
-    if content.get("replaced"):
-        limits.append(content["replaced"])
-    if not content.get("fresh", True):
-        limits.append("the posterior is a single draw: the schedule is judged on the draw that it was chosen with")
-    origin = float(content["origin_day"])
-    last_day = origin + float(content["horizon"])
-    retrospective = " (looking back: every known scan was used)" if content["retrospective"] else ""
-    return r.Plan(
-        recommended=_regimen("recommended", content["plan"], outcomes["recommended"], origin),
-        standard=_regimen("standard of care", content["standard_of_care"], outcomes["standard_of_care"], origin),
-        equal_bed=_regimen(
-            "at equal normal-tissue BED", content["equal_effect"]["plan"], outcomes["equal_effect"], origin
-        ),
-        outcome_name=f"{content['outcome']['name']} up to day {last_day:g}{retrospective}",
-        outcome_unit=str(content["outcome"]["unit"]),
-        benefit_from=float(content["outcome"].get("benefit_from", 0.0)),
-        benefit_share=float(content["outcome"].get("benefit_share", 0.0)),
-        risk=_risk_words(content["risk"]),
-        constraints=tuple(limits),
-        rows=tuple(rows),
-    )
-
-
-def _prior_row(entry: Mapping[str, Any]) -> r.PlanRow:
-    """The expected gain where the prior is trusted less (power below 1) or more."""
-    gain = entry["expected_gain"]
-    trust = "less" if entry["power"] < 1.0 else "more"
-    doubt = "" if entry["reliable"] else "; too few draws speak of it"
-    name = f"expected gain, prior trusted {trust} (to the power {entry['power']:g}{doubt})"
-    return r.PlanRow(
-        name, gain["value"], gain["low"], gain["high"], str(gain["unit"]), INTERVALS[str(gain["interval"])]
-    )
-
-
-def _limit_words(limit: Mapping[str, Any]) -> str:
-    tissue = f" (alpha/beta {limit['alpha_beta']:g} Gy)" if "alpha_beta" in limit else ""
-    return f"{limit['name']}: {limit.get('limit', limit.get('high', ''))} {limit['unit']}{tissue}"
-
-
-def _risk_words(risk: Mapping[str, Any]) -> str:
-    measure = str(risk.get("measure", risk.get("risk", "risk")))
-    level = f" at level {risk['level']:g}" if "level" in risk else ""
-    return f"{measure}{level} of the {str(risk['objective']).replace('_', ' ')} over {risk['n_draws']} draws"
-
-
-def _regimen(label: str, plan: dict[str, Any], outcome: np.ndarray, origin: float) -> r.Regimen:
-    return r.Regimen(
-        label,
-        np.asarray(plan["weekly_fraction_dose_gy"], float),
-        float(plan["start_day"]) + origin,
-        outcome,
-        float(plan["toxicity"]["bed_3_gy"]),
-        int(plan["fractions_per_week"]),
-    )
 
 
 def dropped_words(dropped: Mapping[str, str]) -> list[str]:

@@ -309,7 +309,7 @@ def _results(run: Run, posterior: Posterior) -> None:
         plan = json.loads((run.directory / "plan.json").read_text())
         for name, entry in plan["comparison"].items():
             rows.append(row_of(f"plan.{name}", entry["value"], entry["unit"]))
-        for name, entry in plan["equal_effect"]["comparison"].items():
+        for name, entry in plan.get("equal_effect", {}).get("comparison", {}).items():
             rows.append(row_of(f"plan_equal_bed.{name}", entry["value"], entry["unit"]))
         rows.append(row_of("plan.path_gap", plan["path_gap"], "1"))
     run.write_results(rows)

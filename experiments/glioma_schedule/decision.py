@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
-from tumortwin.cli_patient import virtual_tumor
+from tumortwin.cli_patient import atlas_glioma
 from tumortwin.cli_scans import prepare
 from tumortwin.control import (
     CumulativeDose,
@@ -16,15 +16,15 @@ from tumortwin.control import (
     PlanningProblem,
     ScipyGradient,
     SlotDoses,
-    Slots,
     TotalDose,
     optimize,
+    regular_slots,
+    weekday_slots,
 )
 from tumortwin.inference import Posterior, Problem
-from tumortwin.io import atlas_tissue
 from tumortwin.runs import Run
-from tumortwin.treatments import Course, Schedule, weekday_fractions
-from tumortwin.twin import Patient, Twin, schedule_problem, virtual_patient
+from tumortwin.treatments import Course, Schedule
+from tumortwin.twin import Patient, Twin, schedule_problem
 
 ORIGIN = 30.0  # [day] of the second scan, and of the decision
 FIRST = 5.0  # [day] after it: the first fraction
@@ -37,9 +37,8 @@ LEVEL = 0.8
 DRAWS, PRIOR_DRAWS = 16, 512
 COARSE, FINE = 4.0, 2.0  # [mm]
 
-_FRACTION_DAYS = tuple(float(d) for d in np.asarray(weekday_fractions(FIRST, FRACTIONS, DOSE).times))
-_DRUG_DAYS = tuple(FIRST + i for i in range(SLOTS))
-DECISION = SlotDoses((Slots("radiotherapy", _FRACTION_DAYS, "Gy"), Slots(DRUG, _DRUG_DAYS)), high=(CAP, DRUG_CAP))
+_FRACTIONS = weekday_slots("radiotherapy", FIRST, FRACTIONS)
+DECISION = SlotDoses((_FRACTIONS, regular_slots(DRUG, FIRST, 1.0, SLOTS)), high=(CAP, DRUG_CAP))
 STANDARD = np.concatenate([np.full(FRACTIONS, DOSE), (np.arange(SLOTS) < DRUG_DAYS).astype(float)])
 LIMITS = (
     TotalDose(FRACTIONS * DOSE),
@@ -79,7 +78,7 @@ def planning(problem: Problem, posterior: Posterior, n_draws: int, key: Array) -
         RISK,
         LIMITS,
         reference=DECISION.schedule(jnp.asarray(STANDARD)),
-        days=np.linspace(_FRACTION_DAYS[-1] + 2.0, HORIZON, 7).tolist(),
+        days=np.linspace(_FRACTIONS.days[-1] + 2.0, HORIZON, 7).tolist(),
         save_fractions=(*range(0, FRACTIONS, 5), -1),
         origin=ORIGIN,
         n_draws=n_draws,
@@ -100,24 +99,10 @@ def believed_before(problem: Problem, key: Array) -> Posterior:
 
 def truly(config: DictConfig, key: Array, vector: np.ndarray) -> Patient:
     """The virtual patient under the decision: on the anatomy's 1 mm grid, rho varying in space."""
-    atlas, o = atlas_tissue(1.0), config.observation
     planned = DECISION.schedule(jnp.asarray(vector))
     moved = Schedule(
         Course(planned.radiotherapy.times + ORIGIN, planned.radiotherapy.doses),
         {name: Course(course.times + ORIGIN, course.doses) for name, course in planned.drugs.items()},
     )
-    return virtual_patient(
-        str(config.patient.id),
-        atlas.grid,
-        atlas.brain,
-        atlas.domain,
-        atlas.tissue,
-        atlas.t1,
-        days=(0.0, ORIGIN, 90.0, 120.0, ORIGIN + HORIZON),
-        schedule=moved,
-        tumor=virtual_tumor(config.patient.loader.tumor),
-        adc_water=float(o.adc_water),
-        adc_tumor=float(o.adc_tumor),
-        source="simulated",
-        key=key,
-    )
+    days = (0.0, ORIGIN, 90.0, 120.0, ORIGIN + HORIZON)
+    return atlas_glioma(days=days, tumor=config.patient.loader.tumor, config=config, key=key, schedule=moved)

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from tumortwin.cli_plan import outcome_words
+from tumortwin.cli_decision import outcome_words
 from tumortwin.config import (
+    FITS,
     ConfigError,
     compose,
     config_dir,
+    declared,
     flatten,
     group_options,
     groups,
@@ -17,7 +19,9 @@ from tumortwin.config import (
     one_of_each,
 )
 from tumortwin.control import (
+    AbstractConstraint,
     AbstractObjective,
+    AbstractOutcomeLimit,
     AbstractRisk,
     FeasibleSet,
     Region,
@@ -27,6 +31,8 @@ from tumortwin.control import (
 from tumortwin.params import get_parameter, parameter_units
 
 OF_TABLES = ("model", "population", "residual", "split", "cohort", "pipeline")
+PLAN = ("decision", "objective", "risk", "constraint", "controller")
+WEEKLY = ("standard", "no_gaps")  # limits that have to do with the start day of weekly fractions
 FILL = {("patient", "folder"): ["patient.path=somewhere"], ("table", "own"): ["table.declaration=mine.yaml"]}
 CHOICES = [(g, o) for g in groups() for o in group_options(g) if g != "experiment"]
 EXPERIMENTS = group_options("experiment")
@@ -35,7 +41,8 @@ MAX_EXPERIMENT_LINES = 20
 
 @pytest.mark.parametrize("group, option", CHOICES)
 def test_every_choice_composes(group, option):
-    of_tables = ["cancer=lung"] if group in OF_TABLES and option != "scans" else []
+    drug = group in PLAN and "scans" not in declared(group, option)["pipeline"]
+    of_tables = ["cancer=lung"] if (group in OF_TABLES and option != "scans") or drug else []
     composed = compose([*of_tables, f"{group}={option}", *FILL.get((group, option), [])])
     assert OmegaConf.to_container(composed.config, resolve=True, throw_on_missing=True)
     if group == "task":
@@ -189,17 +196,21 @@ def test_a_folder_of_ones_own(tmp_path):
     "group, option", [(g, o) for g in ("objective", "risk", "constraint") for o in group_options(g)]
 )
 def test_every_part_of_a_plan_is_built(group, option):
-    config = compose([f"{group}={option}"]).config
+    of_tables = [] if "scans" in declared(group, option)["pipeline"] else ["cancer=lung"]
+    config = compose([*of_tables, f"{group}={option}"]).config
     if group == "objective":
         objective = instantiate(config.objective, where="objective")
         assert isinstance(objective, AbstractObjective)
         words, readable = outcome_words(objective.name, 0.05)
         assert words["name"] and np.isfinite(readable(1.0))
+        assert config.controller.minimal_gain == config.objective._minimal_gain_ >= 0.0
     elif group == "risk":
         risk = instantiate(config.risk, where="risk")
         assert isinstance(risk, AbstractRisk) and 1.0 <= float(risk(jnp.asarray([1.0, 2.0, 3.0]))) <= 3.1
     else:
-        limits = [instantiate(node, where="constraint") for node in config.constraint.values()]
-        weeks = WeeklyFractions()
-        region = Region.of(weeks, limits)
-        assert region.contains(check_feasible(region)) and FeasibleSet(limits, weeks).total_dose == 60.0
+        limits = [instantiate(node, where="constraint") for name, node in config.constraint.items() if name != FITS]
+        assert all(isinstance(limit, AbstractConstraint | AbstractOutcomeLimit) for limit in limits)
+        if option in WEEKLY:
+            weeks = WeeklyFractions()
+            region = Region.of(weeks, limits)
+            assert region.contains(check_feasible(region)) and FeasibleSet(limits, weeks).total_dose == 60.0

@@ -205,11 +205,14 @@ def test_a_mistake_in_the_configuration_exits_with_2_and_is_named(world, capsys,
     assert not list((folder / "wrong").rglob("posterior.zarr"))
 
 
-def test_data_of_the_other_kind_and_verbs_for_scans_are_refused(world, capsys):
+def test_data_of_the_other_kind_and_schedules_without_a_drug_are_refused(world, capsys):
     assert main(["twin", "table=laleh"]) == BAD_CONFIG
     assert "cancer=lung or cancer=prostate" in capsys.readouterr().err
-    world[1]("recommend", code=BAD_CONFIG, runs="wrong")
-    assert "a patient with scans" in capsys.readouterr().err
+    _, command, run = world
+    command("recommend", f"run={run}", code=BAD_CONFIG, runs="wrong")
+    said = capsys.readouterr().err
+    assert "a model with a drug" in said and "the model Exponential has no drug" in said and "claret" in said
+    assert not (run / "plan.json").exists() and "left out: the model Exponential" in (run / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.io import read_posterior, write_example_patient
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
+SMALL = ["controller.draws=2", "controller.fresh_draws=2", "runtime.progress=off"]
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
     "calibrator=laplace", "calibrator.draws=32", "draws=4", "controller.draws=2", "controller.fresh_draws=2",
-    "controller.max_gradients=1", "controller.weeks=1", "controller.fractions_per_week=2", "runtime.progress=off",
+    "controller.max_gradients=1", "decision.weeks=1", "decision.fractions_per_week=2", "runtime.progress=off",
     "constraint.total_dose.limit=70.0", "constraint.normal_tissue.limit=120.0",  # the example patient has had 60 Gy
 ]  # fmt: skip
 
@@ -117,6 +118,36 @@ def test_a_second_course_within_the_limits_of_the_first_is_refused_with_the_reas
     new = world[0]("recommend", f"run={world[1]}", "constraint.total_dose.limit=60.0")
     assert not (new / "plan.json").exists()
     assert "30 fractions were given before the day of the plan (60 Gy" in (new / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "line, given",
+    [
+        (
+            ["decision=daily_doses", "decision.fractions=2", "decision.drug_days=2", "controller.search.starts=1",
+             "controller.search.max_iterations=1", "constraint.total_dose.limit=66.0",
+             "constraint.normal_tissue.limit=115.0"],
+            ("radiotherapy", "temozolomide"),
+        ),
+        (["decision=adjuvant_cycles", "controller=cma_es", "controller.search.evaluations=2", "risk=mean",
+          "objective=time_to_progression"], ("temozolomide",)),
+    ],
+)  # fmt: skip
+def test_a_decision_on_fixed_days_starts_from_the_files_of_an_earlier_run(world, line, given):
+    """The limits and the search of the earlier run were of another decision: they are not taken over."""
+    _, run = world
+    runs = run.parents[3] / "decisions"
+    assert main(["recommend", f"run={run}", f"paths.runs={runs}", *SMALL, *line]) == 0
+    plans = {p.parent: json.loads(p.read_text()) for p in runs.rglob("plan.json")}
+    (new,) = (folder for folder, plan in plans.items() if plan["decision"]["decides"] == " and ".join(given))
+    plan = json.loads((new / "plan.json").read_text())
+    assert plan["path_gap"] < 1e-2 and not plan["common"]["defined"] and (new / "schedules" / "schedules.png").exists()
+    assert ("equal_effect" in plan) == ("radiotherapy" in given)
+    assert all(entry["violation"] <= 1e-6 for entry in plan["constraints"])
+    assert all((agent in plan["toxicity_measure"]) == (agent == "temozolomide") for agent in given)
+    assert main(["report", f"run={new}", f"paths.runs={runs}", "runtime.progress=off"]) == 0
+    (page,) = (p for p in runs.rglob("report.html") if str(new) in (p.parent / "provenance.json").read_text())
+    assert "Recommended schedule against standard of care" in page.read_text()
 
 
 @pytest.mark.parametrize("verb, left", [("report", "report.html"), ("forecast", "forecast.zarr")])

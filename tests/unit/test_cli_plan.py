@@ -8,9 +8,10 @@ import pytest
 import twin_case as tiny
 
 from tumortwin._errors import InputError
+from tumortwin.cli_decision import outcome_words, search_of
 from tumortwin.cli_files import failed_checks
 from tumortwin.cli_patient import Case, planned_treatment, virtual_tumor
-from tumortwin.cli_plan import Choice, choice_of, outcome_words, replaced_radiotherapy, search_of
+from tumortwin.cli_plan import Choice, choice_of, replaced_radiotherapy
 from tumortwin.cli_report import assumed_treatment, dropped_words, in_words
 from tumortwin.cli_scans import Setting, _day_label, map_days, prior_medians, simulated_treatment
 from tumortwin.config import ConfigError, compose
@@ -18,6 +19,7 @@ from tumortwin.control import (
     CovarianceAdaptation,
     Delivered,
     FeasibleSet,
+    OptaxProjected,
     ProjectedGradient,
     ScipyGradient,
     TotalDose,
@@ -123,7 +125,7 @@ def test_shipped_plans_start_whole_weeks_from_the_standard_of_care(patient):
     settings = compose(["task=twin", *patient]).config
     feasible = FeasibleSet(found.constraints, found.parametrization)
     start = float(found.standard.start_day)
-    assert start == settings.patient.plan.standard_start and settings.controller.start_step == 7.0
+    assert start == settings.patient.plan.standard_start and settings.decision.start_step == 7.0
     seen = set()
     for day in np.linspace(*found.start_window, 40):
         plans = deliverable(feasible, found.parametrization.uniform(2.0, day), 0.01, 7.0, start)
@@ -139,7 +141,7 @@ def test_shipped_plans_start_whole_weeks_from_the_standard_of_care(patient):
         ("patient.plan.horizon=40.0", "a horizon after the last fraction"),
         ("patient.plan.standard_start=29.0", "standard of care that starts within the window"),
         ("patient.plan.earliest=0.0", "after the day from which the plan counts"),
-        ("controller.fractions_per_week=6", "1-5 fractions"),
+        ("decision.fractions_per_week=6", "1-5 fractions"),
         ("+constraint.fraction_dose.low=2.9", "lowest weekly doses within the budgets"),
     ],
 )
@@ -262,11 +264,17 @@ def test_a_virtual_tumor_is_drawn_from_what_the_configuration_says():
 
 @pytest.mark.parametrize(
     ("controller", "kind"),
-    [("open_loop", ProjectedGradient), ("slsqp", ScipyGradient), ("cma_es", CovarianceAdaptation)],
+    [
+        ("open_loop", ProjectedGradient),
+        ("slsqp", ScipyGradient),
+        ("suitable", ScipyGradient),
+        ("momentum", OptaxProjected),
+        ("cma_es", CovarianceAdaptation),
+    ],  # fmt: skip
 )
-def test_every_controller_of_a_configuration_is_built(controller, kind):
+def test_every_search_of_weekly_fractions_is_built(controller, kind):
     settings = compose(["task=twin", f"controller={controller}"]).config.controller
-    found = search_of(settings, WeeklyFractions().uniform(2.0, 35.0))
+    found = search_of(settings, WeeklyFractions(), WeeklyFractions().uniform(2.0, 35.0))
     if isinstance(found, Delivered):
         assert isinstance(found.controller, kind) and found.start_step == 7.0
         assert float(found.reference.start_day) == 35.0

@@ -29,6 +29,9 @@ from tumortwin.control import (
     Weekdays,
     WeeklyFractions,
     check_feasible,
+    cycles_after,
+    regular_slots,
+    weekday_slots,
 )
 from tumortwin.treatments import Course, Schedule
 
@@ -92,6 +95,44 @@ def test_levels_on_off_and_cycles():
 
 
 # --- rows and calendar facts ---
+
+
+def test_a_slot_may_stand_for_a_week_of_fractions():
+    weeks = regular_slots("radiotherapy", 7.0, 7.0, 2, "Gy", (0.0, 1.0, 4.0))
+    levels = DoseLevels((weeks, regular_slots("drug", 7.0, 7.0, 2)), ((0.0, 1.0, 2.0), (0.0, 1.0)))
+    chosen = jnp.asarray([2.0, 1.0, 0.0, 1.0])
+    course = levels.courses(chosen)["radiotherapy"]
+    np.testing.assert_array_equal(course.times, [7.0, 8.0, 11.0, 14.0, 15.0, 18.0])
+    np.testing.assert_array_equal(course.doses, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
+    assert levels.space.names == ("radiotherapy[7]", "radiotherapy[14]", "drug[7]", "drug[14]") and weeks.size == 2
+    assert float(TotalDose(8.0).violation(chosen, levels)) == pytest.approx(1.0)
+    np.testing.assert_array_equal(levels.of_doses((1.5, 1.0)), [1.0, 1.0, 1.0, 1.0])  # the nearest level below
+    np.testing.assert_array_equal(OnOff((FIVE,), dose=2.0).of_doses((2.0, 1.9, 0.0, 2.5, 2.0)), [1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(SlotDoses((FIVE,)).of_doses(0.3), np.full(5, 0.3))
+    np.testing.assert_array_equal(weekday_slots("radiotherapy", 0.0, 7).days, [0, 1, 2, 3, 4, 7, 8])
+    for days, offsets in (((0.0, 7.0), (0.0, 7.0)), ((0.0, 7.0), (1.0, 0.0)), ((0.0, 7.0), ())):
+        with pytest.raises(ValueError, match="blocks that end before the next"):
+            Slots("drug", days, offsets=offsets)
+    with pytest.raises(ValueError, match="an interval above 0"):
+        regular_slots("drug", 0.0, 0.0, 3)
+
+
+def test_fractions_given_before_count_in_the_limits_of_slots():
+    slots = SlotDoses((weekday_slots("radiotherapy", 1.0, 5),), high=3.0, earlier=(2.0, 2.0))
+    doses = jnp.full(5, 2.0)
+    assert float(TotalDose(14.0).violation(doses, slots)) == pytest.approx(0.0)
+    effect = 7 * 2.0 * (1.0 + 2.0 / 3.0)
+    assert float(EffectiveDose(effect).violation(doses, slots)) == pytest.approx(0.0)
+    assert slots.describe(doses)["earlier_dose_gy"] == 4.0
+
+
+def test_cycles_after_concurrent_treatment_wait():
+    cycles = cycles_after("drug", 7.0, (47.0, 75.0), cycles=2, dose=2.0, interval=(21.0, 28.0), offsets=(0.0, 4.0))
+    np.testing.assert_array_equal(cycles.space.lower, [54.0, 21.0])
+    np.testing.assert_array_equal(cycles.space.upper, [82.0, 28.0])
+    course = cycles.courses(jnp.asarray([54.0, 28.0]))["drug"]
+    np.testing.assert_array_equal(course.times, [54.0, 58.0, 82.0, 86.0])
+    assert cycles.space.integer.all() and float(course.doses.sum()) == 8.0
 
 
 def test_affine_limits_become_rows_and_single_ones_become_bounds():

@@ -15,12 +15,14 @@ from tumortwin.control import (
     CompleteResponse,
     Curve,
     CVaR,
+    DrugUsed,
     GivenDose,
     Nadir,
     RelativeLoss,
     ResistantFraction,
     RiskLimit,
     RockafellarUryasev,
+    TimeToProgression,
     WorstCase,
     probability_within,
 )
@@ -167,3 +169,25 @@ def test_a_risk_limit_is_the_risk_less_the_limit():
     limit = RiskLimit(GivenDose("drug"), CVaR(0.5), 3.0)
     assert float(limit.residual(z)) == pytest.approx(0.5)
     assert limit.checked(z) == {"value": pytest.approx(3.5), "kept": False}
+
+
+def test_progression_may_be_a_factor_above_the_reference_or_above_the_first_reading():
+    """Doubling every 10 days from 1 at day 0: 1.5 is reached after 10 log2(1.5) days, 4 (a first reading) after 20."""
+    days = jnp.linspace(0.0, 40.0, 41)
+    curve = Curve(days, 2.0 ** (days / 10.0), parameters={"first_burden": jnp.asarray(4.0)})
+    sharp = {"reference_day": 0.0, "horizon": 40.0, "softness": 1e-4}
+    assert float(TimeToProgression(**sharp, factor=1.5)(curve)) == pytest.approx(-10.0 * np.log2(1.5), abs=1e-2)
+    assert float(TimeToProgression(**sharp, reference="first_burden")(curve)) == pytest.approx(-20.0, abs=1e-2)
+    with pytest.raises(ValueError, match="a parameter of the curve"):
+        TimeToProgression(**sharp, reference="nadir")(curve)
+    with pytest.raises(ValueError, match="a factor above 0"):
+        TimeToProgression(**sharp, factor=0.0)
+
+
+def test_drug_used_is_the_area_under_a_level_that_holds():
+    days = jnp.asarray([0.0, 5.0, 15.0, 20.0])
+    curve = Curve(days, jnp.ones(4), quantities={"exposure": jnp.asarray([1.0, 0.0, 0.5, 0.5])})
+    assert float(DrugUsed(0.0, 20.0)(curve)) == 5.0 + 0.5 * 5.0
+    assert float(DrugUsed(2.0, 16.0)(curve)) == 3.0 + 0.5 * 1.0
+    with pytest.raises(ValueError, match="a quantity of the curve"):
+        DrugUsed(0.0, 20.0)(CURVE)

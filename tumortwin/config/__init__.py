@@ -12,7 +12,12 @@ from tumortwin.config._compose import parse as parse
 from tumortwin.config._compose import search_path as search_path
 from tumortwin.config._errors import ConfigError as ConfigError
 from tumortwin.config._errors import unknown as unknown
+from tumortwin.config._fits import check_fit as check_fit
+from tumortwin.config._fits import declared as declared
+from tumortwin.config._fits import fitting as fitting
+from tumortwin.config._fits import unfit as unfit
 from tumortwin.config._instantiate import ALLOWED as ALLOWED
+from tumortwin.config._instantiate import FITS as FITS
 from tumortwin.config._instantiate import check_target as check_target
 from tumortwin.config._instantiate import check_targets as check_targets
 from tumortwin.config._instantiate import flatten as flatten

@@ -54,8 +54,9 @@ def groups(extra: Sequence[Path] = ()) -> list[str]:
 
 
 def group_options(group: str, extra: Sequence[Path] = ()) -> list[str]:
-    """Names of the choices of a group."""
-    return sorted({p.stem for f in (config_dir(), *extra) for p in (f / group).glob("*.yaml")})
+    """Names of the choices of a group; what begins with an underscore is only what several of them share."""
+    found = {p.stem for f in (config_dir(), *extra) for p in (f / group).glob("*.yaml")}
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
@@ -256,9 +257,16 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
     config = OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"])
     OmegaConf.set_struct(config, True)
     _check_root(config)
+    _check_pipeline(config)
     _resolve_check(config)
     check_targets(config)
     return Composed(config, hydra, tuple(overrides))
+
+
+def _check_pipeline(config: DictConfig) -> None:
+    from tumortwin.config._fits import check_pipeline  # which looks at the choices of groups
+
+    check_pipeline(config)
 
 
 def _resolve_check(config: DictConfig) -> None:

@@ -26,6 +26,8 @@ ALLOWED = (*(f"tumortwin.{room}" for room in _ROOMS), *_FUNCTIONS, *_DISTRIBUTIO
 tables, and, as a prior is written in their words, NumPyro's distributions."""
 
 _TARGET = "_target_"
+FITS, MINIMAL_GAIN = "_fits_", "_minimal_gain_"
+"""What a leaf says of itself, beside the arguments of its object: what it is for, and the smallest gain that counts."""
 
 
 def _plain(node: Any) -> Any:
@@ -93,6 +95,8 @@ def instantiate(node: Any, *args: Any, where: str = "", **kwargs: Any) -> Any:
     from hydra.errors import InstantiationException
 
     plain = _plain(node)
+    if isinstance(plain, Mapping):
+        plain = {key: value for key, value in plain.items() if key not in (FITS, MINIMAL_GAIN)}
     check_targets(plain, where)
     check_targets({k: v for k, v in kwargs.items() if isinstance(v, dict | list)}, where)
     options = {"_convert_": "all", **kwargs}

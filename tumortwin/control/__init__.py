@@ -21,6 +21,7 @@ from tumortwin.control._controller import AbstractController as AbstractControll
 from tumortwin.control._controller import optimize as optimize
 from tumortwin.control._covariance_adaptation import CovarianceAdaptation as CovarianceAdaptation
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
+from tumortwin.control._cycles import cycles_after as cycles_after
 from tumortwin.control._decision import AbstractParametrization as AbstractParametrization
 from tumortwin.control._decision import DecisionSpace as DecisionSpace
 from tumortwin.control._delivered import Delivered as Delivered
@@ -102,10 +103,14 @@ from tumortwin.control._rounded import RelaxAndRound as RelaxAndRound
 from tumortwin.control._schedule import PlanVariables as PlanVariables
 from tumortwin.control._schedule import WeeklyFractions as WeeklyFractions
 from tumortwin.control._scipy_gradient import ScipyGradient as ScipyGradient
+from tumortwin.control._slots import AbstractSlots as AbstractSlots
 from tumortwin.control._slots import DoseLevels as DoseLevels
 from tumortwin.control._slots import OnOff as OnOff
 from tumortwin.control._slots import SlotDoses as SlotDoses
 from tumortwin.control._slots import Slots as Slots
+from tumortwin.control._slots import regular_slots as regular_slots
+from tumortwin.control._slots import weekday_slots as weekday_slots
+from tumortwin.control._tolerability import DrugUsed as DrugUsed
 from tumortwin.control._tolerability import GivenDose as GivenDose
 from tumortwin.control._tolerability import Nadir as Nadir
 from tumortwin.control._tolerability import RelativeLoss as RelativeLoss

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from tumortwin import units
-from tumortwin.control._evaluate import losses
-from tumortwin.control._objective import AbstractObjective
+from tumortwin.control._evaluate import curves, losses_of
+from tumortwin.control._objective import AbstractObjective, Curve
 from tumortwin.control._plan import Plan, jsonable
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._risk import CVaR, Mean
@@ -105,11 +105,13 @@ def compare(
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A plan with its `losses` [objective draw] by every one of the `objectives`."""
+    """A plan with its `losses` [objective draw] by every one of the `objectives`, and the `curve` that they come from,
+    leaves [draw time]."""
 
     plan: Plan
     objectives: tuple[AbstractObjective, ...]
     losses: np.ndarray
+    curve: Curve
 
 
 def judge(problem: PlanningProblem, plan: Plan, objectives: Sequence[AbstractObjective] = ()) -> Judged:
@@ -121,7 +123,8 @@ def judge(problem: PlanningProblem, plan: Plan, objectives: Sequence[AbstractObj
     names = [o.name for o in every]
     if len(set(names)) < len(names):
         raise ValueError(f"required: objectives of different kinds; received: {names}")
-    return Judged(plan, every, np.asarray(losses(problem, plan.variables, every)))
+    found = curves(problem, plan.variables)
+    return Judged(plan, every, np.asarray(losses_of(every, found)), found)
 
 
 def compare_judged(

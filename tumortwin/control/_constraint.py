@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from tumortwin import units
 from tumortwin.control._decision import RADIOTHERAPY, AbstractParametrization
 from tumortwin.control._schedule import PlanVariables, WeeklyFractions
+from tumortwin.control._slots import AbstractSlots
 from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
 from tumortwin.treatments import biologically_effective_dose
 
@@ -87,7 +88,7 @@ def fractions_of(variables: PyTree, parametrization: AbstractParametrization) ->
 
 def earlier_fractions(parametrization: AbstractParametrization) -> tuple[float, ...]:
     """Doses [Gy] of fractions given before the plan, which count in its limits."""
-    return parametrization.earlier if isinstance(parametrization, WeeklyFractions) else ()
+    return parametrization.earlier if isinstance(parametrization, WeeklyFractions | AbstractSlots) else ()
 
 
 class TotalDose(AbstractDoseConstraint):

@@ -1,6 +1,6 @@
 """Cycles that may be moved: the day of the first dose and the interval between doses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -87,3 +87,25 @@ class ShiftedCycles(AbstractParametrization):
 
     def sentence(self, variables: Float[Array, " n"]) -> str:
         return course_words(self.courses(variables))
+
+
+def cycles_after(
+    agent: str,
+    day: float,
+    wait: Sequence[float],
+    *,
+    cycles: int,
+    dose: float,
+    interval: Sequence[float],
+    offsets: Sequence[float] = (0.0,),
+) -> ShiftedCycles:
+    """Cycles in whole days, the first `wait` [day] (from, to) after a `day`: adjuvant after concurrent treatment.
+
+    **Good values:** temozolomide on 5 days (offsets 0 to 4), every 28 days, the first 28 days after radiotherapy
+    (Stupp et al. 2005).
+    """
+    low, high = (float(w) for w in wait)
+    shortest, longest = (float(v) for v in interval)
+    return ShiftedCycles(
+        agent, int(cycles), dose, (day + low, day + high), (shortest, longest), tuple(float(o) for o in offsets)
+    )

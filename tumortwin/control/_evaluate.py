@@ -30,7 +30,12 @@ def losses(
 ) -> Float[Array, "objective draw"]:
     """Every objective (by default the problem's alone) of every draw, each draw solved once."""
     every = (problem.objective,) if objectives is None else tuple(objectives)
-    return _judged(every, curves(problem, variables))
+    return losses_of(every, curves(problem, variables))
+
+
+def losses_of(objectives: Sequence[AbstractObjective], found: Curve) -> Float[Array, "objective draw"]:
+    """Every objective of curves that are there already, leaves [draw time]."""
+    return _judged(tuple(objectives), found)
 
 
 def sample_risk(problem: PlanningProblem, variables: PyTree) -> float:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -170,35 +171,46 @@ class MeanLogBurden(AbstractObjective):
 
 
 class TimeToProgression(AbstractObjective):
-    """Minus the time [day] that the burden spends below its value on a reference day, up to a horizon.
+    """Minus the time [day] that the burden spends below a reference, up to a horizon.
 
-    $$ -\\int_{t_0}^{T} \\sigma\\!\\left(\\frac{\\ln N(t_0) - \\ln N(t)}{s}\\right) dt $$
+    $$ -\\int_{t_0}^{T} \\sigma\\!\\left(\\frac{\\ln (f N_{ref}) - \\ln N(t)}{s}\\right) dt, \\qquad N_{ref} = N(t_0) $$
 
     integrated exactly for a log burden that is linear between the days of the curve. With softness s -> 0 and one
     excursion below the reference this is the time to progression; the soft form has a gradient also where the burden
     touches the reference. Beyond the horizon nothing is gained.
 
     **Arguments:** `reference_day` t_0 [day], the start of treatment or an earlier scan (the burden before that day's
-    dose); `horizon` T [day]; `softness` s in units of the natural log of the burden.
+    dose); `horizon` T [day]; `softness` s in units of the natural log of the burden; `factor` f [1] above the reference
+    that counts as progression; `reference`: the name of a parameter of the curve (`first_burden`) that is N_ref in
+    place of N(t_0).
 
-    **Good values:** softness 0.02-0.1; curve days every 2-7 days (the crossing is interpolated).
+    **Good values:** softness 0.02-0.1; factor 1.2 (RECIST 1.1: a fifth above the smallest sum of diameters); curve days
+    every 2-7 days (the crossing is interpolated).
+
+    **Limits:** a burden that rises above the reference and falls again counts with all its time below (mathematical).
     """
 
     reference_day: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
     horizon: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
     softness: float = eqx.field(static=True, converter=float, default=0.02)
+    factor: float = eqx.field(static=True, converter=float, default=1.0)
+    reference: str | None = eqx.field(static=True, default=None)
 
     name: ClassVar[str] = "time_to_progression"
     gain_unit: ClassVar[str] = units.TIME
 
     def __check_init__(self) -> None:
-        if self.softness <= 0.0:
-            raise ValueError(f"required: a softness above 0; received: {self.softness}")
+        if self.softness <= 0.0 or self.factor <= 0.0:
+            raise ValueError(f"required: a softness and a factor above 0; received: {self.softness} and {self.factor}")
 
     def __call__(self, curve: Curve) -> Float[Array, ""]:
-        reference = curve.log_burden(self.reference_day, before=True)
+        if self.reference is None:
+            reference = curve.log_burden(self.reference_day, before=True)
+        else:
+            reference = jnp.log(curve.parameter(self.reference))
         duration, left, right = curve.segments(self.reference_day, self.horizon)
-        below = _mean_sigmoid((reference - left) / self.softness, (reference - right) / self.softness)
+        top = reference + math.log(self.factor)
+        below = _mean_sigmoid((top - left) / self.softness, (top - right) / self.softness)
         return -jnp.sum(duration * below)
 
 

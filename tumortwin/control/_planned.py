@@ -17,6 +17,7 @@ from tumortwin.control._exhaustive import Exhaustive
 from tumortwin.control._objective import AbstractObjective
 from tumortwin.control._outcome import AbstractOutcomeLimit
 from tumortwin.control._plan import Plan
+from tumortwin.control._policy import PolicyThresholds
 from tumortwin.control._problem import Burden, PlanningProblem
 from tumortwin.control._risk import AbstractRisk
 from tumortwin.control._rounded import RelaxAndRound
@@ -71,7 +72,8 @@ def plan(
 
 def suitable_controller(problem: PlanningProblem) -> AbstractController:
     """A controller for the kind of decision: all decisions where they are few, branch and bound or rounding for whole
-    numbers (by their number), SLSQP for continuous components, CMA-ES where whole and continuous ones are mixed."""
+    numbers (by their number), SLSQP for continuous components, CMA-ES where whole and continuous ones are mixed, and
+    for rules, which have no gradient."""
     region = problem.region.bounded()
     whole = region.space.integer
     if whole.all():
@@ -79,7 +81,9 @@ def suitable_controller(problem: PlanningProblem) -> AbstractController:
         if size <= SMALL:
             return Exhaustive()
         return BranchAndBound() if region.size <= FEW and not problem.sequential else RelaxAndRound()
-    return CovarianceAdaptation() if whole.any() else ScipyGradient()
+    if whole.any() or isinstance(problem.parametrization, PolicyThresholds):
+        return CovarianceAdaptation()
+    return ScipyGradient()
 
 
 def _problem(

@@ -72,6 +72,11 @@ class ConstantPolicy(AbstractFeedbackPolicy):
         return memory, self.dose * jnp.ones_like(observed)
 
 
+def _pair(bounds: Any) -> tuple[float, float]:
+    low, high = bounds
+    return float(low), float(high)
+
+
 class PolicyThresholds(AbstractParametrization):
     """A plan that is a rule: u = (stop, width), the `HysteresisPolicy` with restart = stop + width.
 
@@ -82,8 +87,8 @@ class PolicyThresholds(AbstractParametrization):
     **Good values:** stop 0.2-1.1, width 0-0.5.
     """
 
-    stop: tuple[float, float] = eqx.field(static=True, default=(0.2, 1.0))
-    width: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.5))
+    stop: tuple[float, float] = eqx.field(static=True, default=(0.2, 1.0), converter=_pair)
+    width: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.5), converter=_pair)
 
     @property
     def space(self) -> DecisionSpace:

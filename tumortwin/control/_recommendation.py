@@ -16,11 +16,12 @@ from tumortwin.control._constraint import (
     EffectiveDose,
     earlier_effect,
 )
-from tumortwin.control._controller import AbstractController, OnStep, optimize
+from tumortwin.control._controller import AbstractController, OnStep
 from tumortwin.control._evaluate import losses
 from tumortwin.control._hindsight import power_scaled
-from tumortwin.control._objective import AbstractObjective
+from tumortwin.control._objective import AbstractObjective, Curve
 from tumortwin.control._plan import Plan, jsonable, make_plan
+from tumortwin.control._planned import plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
 from tumortwin.inference import LARGEST_K_HAT
@@ -28,46 +29,57 @@ from tumortwin.inference import LARGEST_K_HAT
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """`plan` within the limits given and `equal_effect_plan` within the normal-tissue BED of the standard of care too.
+    """`plan` within the limits given, and for plans of radiotherapy `equal_effect_plan` within the normal-tissue BED of
+    the standard of care too (else None).
 
     Both are compared with `standard_of_care` on draws they were not chosen with. A gain of `plan` that
     `equal_effect_plan` does not keep was bought with normal-tissue toxicity. `failed_draws`: draws left out of the
     planning because their solve failed. `outcomes`: the problem's objective of every fresh draw by plan
     (`recommended`, `equal_effect`, `standard_of_care`), paired; a draw that fails under one of them is in none.
+    `curves`: what these draws go through, by plan, leaves [draw time].
     `prior_sensitivity`: the main gains of `plan` where the prior is trusted less and more (raised to `PRIOR_POWERS`).
     """
 
     plan: Plan
-    equal_effect_plan: Plan
+    equal_effect_plan: Plan | None
     standard_of_care: Plan
     comparison: Comparison
-    equal_effect_comparison: Comparison
+    equal_effect_comparison: Comparison | None
     failed_draws: int = 0
     outcomes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     prior_sensitivity: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
-        return jsonable(
-            {
-                "plan": self.plan.to_json(),
-                "standard_of_care": self.standard_of_care.to_json(),
-                "comparison": self.comparison.to_json(),
-                "constraints": list(self.plan.constraints),
-                "risk": dict(self.plan.risk),
-                "equal_effect": {
-                    "plan": self.equal_effect_plan.to_json(),
-                    "comparison": self.equal_effect_comparison.to_json(),
-                    "constraints": list(self.equal_effect_plan.constraints),
-                    "risk": dict(self.equal_effect_plan.risk),
-                },
-                "standard_of_care_risk": dict(self.standard_of_care.risk),
-                "prior_sensitivity": [dict(entry) for entry in self.prior_sensitivity],
-                "minimal_gains": dict(self.comparison.minimal_gains),
-                "failed_draws": {"planning": self.failed_draws, "comparison": self.comparison.failed_draws},
-                "statement": self.describe(),
+        found = {
+            "plan": self.plan.to_json(),
+            "standard_of_care": self.standard_of_care.to_json(),
+            "comparison": self.comparison.to_json(),
+            "constraints": list(self.plan.constraints),
+            "risk": dict(self.plan.risk),
+            "standard_of_care_risk": dict(self.standard_of_care.risk),
+            "prior_sensitivity": [dict(entry) for entry in self.prior_sensitivity],
+            "minimal_gains": dict(self.comparison.minimal_gains),
+            "failed_draws": {"planning": self.failed_draws, "comparison": self.comparison.failed_draws},
+            "toxicity_measure": self.toxicity_measure,
+            "statement": self.describe(),
+        }
+        if self.equal_effect_plan is not None and self.equal_effect_comparison is not None:
+            found["equal_effect"] = {
+                "plan": self.equal_effect_plan.to_json(),
+                "comparison": self.equal_effect_comparison.to_json(),
+                "constraints": list(self.equal_effect_plan.constraints),
+                "risk": dict(self.equal_effect_plan.risk),
             }
-        )
+        return jsonable(found)
+
+    @property
+    def toxicity_measure(self) -> str:
+        """What stands for toxicity in the comparison, in words."""
+        dose = ["normal-tissue BED (alpha/beta 3 Gy)"] if "bed_3_gy" in self.plan.toxicity else []
+        drugs = [name.removesuffix("_total") for name in self.plan.toxicity if name.endswith("_total")]
+        return ", ".join([*dose, *(f"cumulative dose of {drug}" for drug in drugs)]) or "none of the decided doses"
 
     def describe(self) -> str:
         """A few plain sentences for a report."""
@@ -78,6 +90,8 @@ class Recommendation:
             ("Against the standard of care", self.comparison),
             ("At the normal-tissue BED of the standard of care", self.equal_effect_comparison),
         ):
+            if comparison is None:
+                continue
             gain = comparison.entries[f"{main}.expected_gain"]
             chance = comparison.entries[f"{main}.probability_of_benefit"]
             none = comparison.entries[f"{main}.fraction_without_benefit"]
@@ -86,9 +100,19 @@ class Recommendation:
                 f"probability of benefit {chance.value:.0%}, no relevant benefit (gain below {minimal:g}) "
                 f"in {none.value:.0%} of draws."
             )
-        change = self.comparison.entries["toxicity.bed_3_gy_change"].value
-        parts.append(f"The plan changes normal-tissue BED (alpha/beta 3) by {change:+.1f} Gy.")
-        return " ".join(parts)
+        return " ".join([*parts, *self._price()])
+
+    def _price(self) -> list[str]:
+        """What the plan costs more or less than the standard of care."""
+        found, entries = [], self.comparison.entries
+        for name, entry in entries.items():
+            if name == "toxicity.bed_3_gy_change":
+                found.append(f"The plan changes normal-tissue BED (alpha/beta 3) by {entry.value:+.1f} Gy.")
+            elif name.endswith("_total_change"):
+                agent = name.removeprefix("toxicity.").removesuffix("_total_change")
+                before = self.standard_of_care.toxicity[f"{agent}_total"]
+                found.append(f"It changes the dose of {agent} by {entry.value:+.3g} of {before:.3g}.")
+        return found
 
 
 def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -> tuple[AbstractConstraint, ...]:
@@ -113,7 +137,7 @@ def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -
 
 def recommend(
     problem: PlanningProblem,
-    controller: AbstractController,
+    controller: AbstractController | None,
     standard_of_care: PyTree,
     *,
     fresh_draws: PyTree,
@@ -127,12 +151,13 @@ def recommend(
 ) -> Recommendation:
     """Optimize twice and compare both plans with the standard of care on fresh draws.
 
-    First within the constraints of `problem`; then with the normal-tissue BED (alpha/beta 3) held at that of the
-    standard of care as well, because larger fractions and gaps buy tumor kill with late toxicity at equal total dose.
+    First within the constraints of `problem`; then, where the plan decides on radiotherapy, with the normal-tissue BED
+    (alpha/beta 3) held at that of the standard of care as well, because larger fractions and gaps buy tumor kill with
+    late toxicity at equal total dose.
 
-    **Arguments:** as `compare`, whose bootstrap takes `key`, and so does a search that draws random numbers (folded);
-    `fresh_draws` must not be the draws of the problem; `fresh_log_prior`: log density of the prior at each of them, for
-    the gains where the prior is trusted less or more.
+    **Arguments:** `controller`, or None for a suitable one; the others as of `compare`, whose bootstrap takes `key`,
+    and so does a search that draws random numbers (folded); `fresh_draws` must not be the draws of the problem;
+    `fresh_log_prior`: log density of the prior at each of them, for the gains where the prior is trusted less or more.
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
@@ -141,25 +166,21 @@ def recommend(
         raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
     problem = problem if usable.all() else problem.kept(usable)
     reference = make_plan(problem, standard_of_care, name="standard of care")
-    held = problem.with_constraints(with_effect_of(problem.constraints, reference))
     keys = [jax.random.fold_in(key, k) for k in (1, 2)]
-    first = optimize(problem, controller, name="recommended", on_step=on_step, key=keys[0])
-    second = optimize(held, controller, name="recommended at equal normal-tissue BED", on_step=on_step, key=keys[1])
-    plans = {"recommended": first, "equal_effect": second, "standard_of_care": reference}
-    judged = {name: judge(problem.with_draws(fresh_draws, fresh_weights), p, objectives) for name, p in plans.items()}
-    comparisons = [
-        compare_judged(
-            judged[name],
-            judged["standard_of_care"],
-            weights=fresh_weights,
-            minimal_gains=minimal_gains,
-            level=level,
-            key=key,
-        )
-        for name in ("recommended", "equal_effect")
-    ]
+    first = plan(problem, controller=controller, name="recommended", on_step=on_step, key=keys[0])
+    plans = {"recommended": first, "standard_of_care": reference}
+    if "bed_3_gy" in reference.toxicity:
+        held = problem.with_constraints(with_effect_of(problem.constraints, reference))
+        name = "recommended at equal normal-tissue BED"
+        plans["equal_effect"] = plan(held, controller=controller, name=name, on_step=on_step, key=keys[1])
+    fresh = problem.with_draws(fresh_draws, fresh_weights)
+    judged = {name: judge(fresh, found, objectives) for name, found in plans.items()}
+
+    def compared(name: str) -> Comparison:
+        settings: dict[str, Any] = {"weights": fresh_weights, "minimal_gains": minimal_gains, "level": level}
+        return compare_judged(judged[name], judged["standard_of_care"], **settings, key=key)
+
     both = np.isfinite([found.losses for found in judged.values()]).all(axis=(0, 1))  # paired: solved under every plan
-    outcomes = {name: found.losses[0][both] for name, found in judged.items()}
     sensitivity = (
         ()
         if fresh_log_prior is None
@@ -172,9 +193,16 @@ def recommend(
             key,
         )
     )
-    failed = int((~usable).sum())
     return Recommendation(
-        first, second, reference, *comparisons, failed_draws=failed, outcomes=outcomes, prior_sensitivity=sensitivity
+        first,
+        plans.get("equal_effect"),
+        reference,
+        compared("recommended"),
+        compared("equal_effect") if "equal_effect" in plans else None,
+        failed_draws=int((~usable).sum()),
+        outcomes={name: found.losses[0][both] for name, found in judged.items()},
+        curves={name: jax.tree.map(lambda leaf: leaf[both], found.curve) for name, found in judged.items()},
+        prior_sensitivity=sensitivity,
     )
 
 

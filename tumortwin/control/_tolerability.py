@@ -31,6 +31,30 @@ class GivenDose(AbstractObjective):
         return jnp.sum(curve.given[self.agent].doses)
 
 
+class DrugUsed(AbstractObjective):
+    """Days at the full dose between two days, of a level that holds from each day of the curve to the next.
+
+    $$ \\int_{t_0}^{t_1} u(t) dt, \\qquad u(t) = u_k \\;\\text{for}\\; t_k \\le t < t_{k+1} $$
+
+    What a drug costs, also where a rule decides on it: then it differs from draw to draw.
+
+    **Arguments:** `start` and `end` [day]; `quantity`: the name of the level among the quantities of the curve.
+
+    **Raises:** `ValueError` for a curve that has no such quantity.
+    """
+
+    start: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
+    end: Float[Array, ""] = eqx.field(converter=jnp.asarray, metadata={"unit": units.TIME})
+    quantity: str = eqx.field(static=True, default="exposure")
+
+    name: ClassVar[str] = "drug_used"
+    gain_unit: ClassVar[str] = units.TIME
+
+    def __call__(self, curve: Curve) -> Float[Array, ""]:
+        days = jnp.clip(curve.days, self.start, self.end)
+        return jnp.sum(curve.quantity(self.quantity)[:-1] * jnp.diff(days))
+
+
 def _within(curve: Curve, name: str, start: Array, end: Array) -> Float[Array, " value"]:
     """The values of a quantity on the days of the curve between two days, and on these two (the extremes of a curve
     that is linear between its days)."""

@@ -15,6 +15,7 @@ from tumortwin.report._data import Image as Image
 from tumortwin.report._data import ParameterDraws as ParameterDraws
 from tumortwin.report._data import PatientSummary as PatientSummary
 from tumortwin.report._data import Plan as Plan
+from tumortwin.report._data import PlannedSchedule as PlannedSchedule
 from tumortwin.report._data import PlanRow as PlanRow
 from tumortwin.report._data import PredictedMask as PredictedMask
 from tumortwin.report._data import Regimen as Regimen
@@ -29,6 +30,7 @@ from tumortwin.report._figures_schedule import ShownFront as ShownFront
 from tumortwin.report._figures_schedule import ShownSchedule as ShownSchedule
 from tumortwin.report._figures_schedule import schedule_picture as schedule_picture
 from tumortwin.report._sentences import answer as answer
+from tumortwin.report._style import Picture as Picture
 from tumortwin.report._words import judge as judge
 from tumortwin.report._write import write_cohort_report as write_cohort_report
 from tumortwin.report._write import write_report as write_report

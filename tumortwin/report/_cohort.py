@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tumortwin.report._data import Diagnostics, ParameterDraws, Result
+from tumortwin.report._data import Diagnostics, ParameterDraws, PlannedSchedule, Result
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class CohortReport:
 
     `quantity` and `unit`: what was measured; `subjects`, `readings`, `held_out` counts; `inside`: held-out readings
     within their 95 % interval; `facts`: name -> words, the cohort in a table; `subgroups`: label, subjects, error,
-    coverage with its interval; `card`: of the replay.
+    coverage with its interval; `schedules` of some subjects, and what is said before them; `card`: of the replay.
     """
 
     title: str
@@ -79,6 +79,8 @@ class CohortReport:
     scores: tuple[MethodScore, ...] = ()
     steps: tuple[tuple[str, float, float, float], ...] = ()
     subgroups: tuple[tuple[str, float, float, float, float, float], ...] = ()
+    schedules: tuple[PlannedSchedule, ...] = ()
+    schedules_lead: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()

@@ -15,6 +15,7 @@ from tumortwin.report._sections import (
     limits_section,
     parameter_table,
     record_section,
+    schedules_section,
 )
 from tumortwin.report._sentences import Answer, trust_sentence
 from tumortwin.report._style import Picture
@@ -28,7 +29,9 @@ def cohort_page(data: CohortReport) -> Page:
     key = subject_panels(data)
     sections = [cohort_section(data), population_section(data)]
     sections += [subjects_section(key)] if key else []
-    sections += [scores_section(data), limits_section(data), record_section(data)]
+    sections += [scores_section(data)]
+    sections += [schedules_section(data.schedules, data.schedules_lead)] if data.schedules else []
+    sections += [limits_section(data), record_section(data)]
     kicker = f"Tumor twin report, {data.subjects} subjects of {data.name}"
     return Page(kicker, data.title, data.question, cohort_answer(data), cohort_headlines(data), key, sections)
 

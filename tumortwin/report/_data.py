@@ -302,11 +302,37 @@ class PlanRow:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A finished figure: file stem, PNG bytes, caption, and what a reader who cannot see it needs to know."""
+
+    name: str
+    png: bytes
+    caption: str
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlannedSchedule:
+    """A plan of any kind of decision, in words and numbers.
+
+    `label`: for whom (empty: the patient); `sentences`: what is proposed and what it gains; `rows` of the comparison;
+    `picture` of schedules and burden, where there is one; `chosen`: how it was sought and within which limits.
+    """
+
+    label: str
+    sentences: tuple[str, ...]
+    rows: tuple[PlanRow, ...] = ()
+    picture: Picture | None = None
+    chosen: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """The recommended regimen beside the standard of care, scored on fresh draws.
 
     `outcome_name`, `outcome_unit`: what `Regimen.outcome` measures (`enhancing tumor volume on day 180`, `mm^3`).
     `equal_bed`: the recommended shape scaled to the standard's normal-tissue BED, if fraction size may explain a gain.
+    `picture`: doses and burden over time, where one was drawn.
     `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit; `benefit_share`: the same as a
     share of the other regimen's outcome (the two add up); `risk`: what was minimised.
     """
@@ -322,6 +348,7 @@ class Plan:
     risk: str = ""
     constraints: tuple[str, ...] = ()
     rows: tuple[PlanRow, ...] = ()
+    picture: Picture | None = None
 
     def __post_init__(self) -> None:
         others = [self.standard] if self.equal_bed is None else [self.standard, self.equal_bed]
@@ -375,6 +402,7 @@ class ReportData:
 
     `channels`: in order of importance; the first one gives the headline. `absent`: section name -> sentence that
     replaces the standard one when that section is missing (`anatomy parameters fit forecast maps scores plan`).
+    `schedules`: plans that are not weekly fractions, in place of `plan`.
     `reproduce`: the one command that repeats this report. `beyond`: a sentence on what is expected beyond the edge.
     """
 
@@ -390,6 +418,7 @@ class ReportData:
     scores: tuple[Score, ...] = ()
     coverage: tuple[Coverage, ...] = ()
     plan: Plan | None = None
+    schedules: tuple[PlannedSchedule, ...] = ()
     limits: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()

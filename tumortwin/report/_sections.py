@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from tumortwin.report import _sentences as sentences
 from tumortwin.report import _words as words
-from tumortwin.report._data import Documented, Learned, Plan, Regimen, ReportData
+from tumortwin.report._data import Documented, Learned, Plan, PlannedSchedule, PlanRow, Regimen, ReportData
 from tumortwin.report._figures_anatomy import contours_over_time, fitted_masks
 from tumortwin.report._figures_forecast import fan_chart, volume_fit
 from tumortwin.report._figures_maps import probability_map, probability_strip
@@ -18,6 +18,8 @@ from tumortwin.report._scene import Scene, make_scene
 from tumortwin.report._style import Picture
 from tumortwin.report._words import ml, number
 
+SCHEDULE = "Recommended schedule against standard of care"
+QUESTION = "A computed schedule is a question to an oncologist, not an answer."
 ABSENT = {
     "anatomy": "No pictures of the anatomy: the report was given no background image or no tumor outline.",
     "parameters": "No parameters are shown: this report was made without a calibration.",
@@ -286,7 +288,7 @@ def _regimen_row(plan: Plan, regimen: Regimen) -> list[str]:
 
 def plan_section(data: ReportData) -> Section:
     """The recommendation, what it gains, for whom not, and at what cost."""
-    heading = "Recommended schedule against standard of care"
+    heading = SCHEDULE
     plan = data.plan
     if plan is None:
         return _missing(data, "plan", heading)
@@ -298,19 +300,43 @@ def plan_section(data: ReportData) -> Section:
     regimens = [plan.standard, plan.recommended, *([] if plan.equal_bed is None else [plan.equal_bed])]
     tables = [_table(heads, [_regimen_row(plan, r) for r in regimens], strong=1)]
     if plan.rows:
-        rows = [
-            [r.name, number(r.value), _row_interval(r.low, r.high), r.interval, words.pretty_unit(r.unit)]
-            for r in plan.rows
-        ]
-        tables.append(_table(["Further comparison", "Value", "95 % interval", "Interval of", "Unit"], rows))
+        tables.append(_further(plan.rows))
     lead = [
         " ".join(sentences.plan_sentences(plan)),
-        "A computed schedule is a question to a radiation oncologist, not an answer.",
+        QUESTION,
     ]
     how = [words.sentence(f"Minimized: {plan.risk}")] if plan.risk else []
     how += [words.sentence(f"Constraint: {c}") for c in plan.constraints]
     details = (("How the schedule was chosen", tuple(how), None),) if how else ()
-    return Section("plan", heading, tuple(lead), (plan_figure(plan),), tuple(tables), details=details)
+    pictures = _pictures(plan_figure(plan), plan.picture)
+    return Section("plan", heading, tuple(lead), pictures, tuple(tables), details=details)
+
+
+def schedules_section(schedules: Sequence[PlannedSchedule], lead: Sequence[str] = ()) -> Section:
+    """Plans of any kind of decision, one after another: words and pictures; their tables are folded away but for the
+    first."""
+    said = [f"{s.label}: {' '.join(s.sentences)}" if s.label else " ".join(s.sentences) for s in schedules]
+    tables, details = [], []
+    for index, one in enumerate(schedules):
+        if one.rows:
+            table = _further(one.rows)
+            if index == 0:
+                tables.append(table)
+            else:
+                details.append((f"Comparison for {one.label}", (), table))
+        if one.chosen:
+            of = f" for {one.label}" if one.label else ""
+            details.append((f"How the schedule{of} was chosen", tuple(map(words.sentence, one.chosen)), None))
+    pictures = _pictures(*(s.picture for s in schedules))
+    return Section("plan", SCHEDULE, (*lead, *said, QUESTION), pictures, tuple(tables), details=tuple(details))
+
+
+def _further(rows: Sequence[PlanRow]) -> Table:
+    """The comparison of a plan, number by number."""
+    cells = [
+        [r.name, number(r.value), _row_interval(r.low, r.high), r.interval, words.pretty_unit(r.unit)] for r in rows
+    ]
+    return _table(["Further comparison", "Value", "95 % interval", "Interval of", "Unit"], cells)
 
 
 def _row_interval(low: float | int | None, high: float | int | None) -> str:
@@ -365,7 +391,7 @@ def build(data: ReportData) -> tuple[list[Section], Picture | None]:
         Section("maps", "Where tumor is likely", pictures=maps)
         if maps
         else _missing(data, "maps", "Where tumor is likely"),
-        plan_section(data),
+        schedules_section(data.schedules) if data.schedules else plan_section(data),
         limits_section(data),
         record_section(data),
     ]

@@ -291,6 +291,8 @@ def answer(data: ReportData) -> Answer:
     said.append(("Baselines", score_sentence(data) or _unscored(data, told)))
     if data.plan is not None:
         said.append(("Schedule", " ".join(plan_sentences(data.plan))))
+    elif data.schedules:
+        said.append(("Schedule", " ".join(data.schedules[0].sentences)))
     elif "plan" in data.absent:
         said.append(("Schedule", data.absent["plan"]))
     if told:

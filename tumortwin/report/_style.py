@@ -1,6 +1,5 @@
 """One palette, one font, one way to make a figure. The object interface only: no pyplot, no global state."""
 
-import dataclasses
 import io
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from tumortwin.report._data import Picture as Picture
 
 MM_PER_INCH = 25.4
 PAGE_MM = 180.0
@@ -62,16 +63,6 @@ RC: dict[Any, Any] = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Picture:
-    """A finished figure: file stem, PNG bytes, caption, and what a reader who cannot see it needs to know."""
-
-    name: str
-    png: bytes
-    caption: str
-    alt: str
 
 
 def new_figure(height_mm: float, width_mm: float = PAGE_MM) -> Figure:

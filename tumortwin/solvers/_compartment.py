@@ -51,13 +51,15 @@ def simulate_compartment(
     times_and_doses: tuple[Array, Array] | None = None,
     *,
     t0: float | Array = 0.0,
+    state: Any = None,
 ) -> CompartmentTrajectory:
     """The states and the burden of a table of subjects on their days `ts`.
 
     **Arguments:** `model`, each parameter a scalar or beginning with [*batch]; `ts` [day], each subject its own, in any
     order; `exposure`, a `StepHistory` or a constant level [*batch] (none: 0); `times_and_doses`, two arrays
-    [*batch event] of days and of doses in the unit of the model's `jump`; `t0` [*batch] the day of the initial state.
-    What lacks [*batch] is the same for all subjects.
+    [*batch event] of days and of doses in the unit of the model's `jump`; `t0` [*batch] the day of the initial state;
+    `state`, variables [*batch], to go on from in place of the model's own initial state. What lacks [*batch] (a state
+    must not) is the same for all subjects.
 
     A measurement on the day of a dose comes *before* it. What happens before `t0` is no part of the simulation: a dose
     then counts nothing (one at `t0` counts), of a history the level since its last edge counts, and a state is NaN.
@@ -95,8 +97,8 @@ def simulate_compartment(
     start = jnp.broadcast_to(jnp.asarray(t0, ts.dtype), batch)
     run: Callable[..., CompartmentTrajectory] = _one_subject
     for _ in batch:
-        run = jax.vmap(run, in_axes=(jax.tree.map(lambda leaf: 0 if leaf.ndim else None, model), 0, 0, 0, 0))
-    return run(model, ts, given, doses, start)
+        run = jax.vmap(run, in_axes=(jax.tree.map(lambda leaf: 0 if leaf.ndim else None, model), 0, 0, 0, 0, 0))
+    return run(model, ts, given, doses, start, state)
 
 
 def _rows(x: Array, batch: tuple[int, ...]) -> Array:
@@ -116,9 +118,10 @@ def _check(model: AbstractCompartmentModel, batch: tuple[int, ...]) -> None:
 
 
 def _one_subject(
-    model: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array
+    model: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array, state: Any
 ) -> CompartmentTrajectory:
-    state = jax.tree.map(lambda x: x.astype(jnp.result_type(x, ts)), model.initial())
+    begun = model.initial() if state is None else state
+    state = jax.tree.map(lambda x: x.astype(jnp.result_type(x, ts)), begun)
     if isinstance(model, AbstractFlow) and doses is None and not isinstance(exposure, StepHistory):
         states = jax.vmap(lambda duration: model.advance(state, duration, exposure))(jnp.where(ts < t0, 0.0, ts - t0))
         steps_ok = jnp.asarray(True)

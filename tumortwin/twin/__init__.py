@@ -26,6 +26,15 @@ from tumortwin.twin._recommend import schedule_problem as schedule_problem
 from tumortwin.twin._replay import replay_cases as replay_cases
 from tumortwin.twin._replay import replay_scores as replay_scores
 from tumortwin.twin._replay import truth_entries as truth_entries
+from tumortwin.twin._subject_plan import Decision as Decision
+from tumortwin.twin._subject_plan import Fresh as Fresh
+from tumortwin.twin._subject_plan import SubjectDraw as SubjectDraw
+from tumortwin.twin._subject_plan import TreatedSubject as TreatedSubject
+from tumortwin.twin._subject_plan import common_plan as common_plan
+from tumortwin.twin._subject_plan import fresh_draws as fresh_draws
+from tumortwin.twin._subject_plan import recommend_for_subject as recommend_for_subject
+from tumortwin.twin._subject_plan import subject_draws as subject_draws
+from tumortwin.twin._subject_plan import subject_problem as subject_problem
 from tumortwin.twin._twin import Twin as Twin
 from tumortwin.twin._unlearned import prior_only as prior_only
 from tumortwin.twin._virtual import VirtualTumor as VirtualTumor

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from tumortwin._chunks import in_chunks
 from tumortwin.control import (
@@ -18,7 +18,6 @@ from tumortwin.control import (
     AbstractRisk,
     Curve,
     PlanningProblem,
-    PlanVariables,
     Recommendation,
     WeeklyFractions,
     curves,
@@ -226,8 +225,8 @@ def _drawn(problem: Problem, posterior: Posterior, schedule: Schedule, n: int, *
 def recommend_schedule(
     plan_problem: PlanningProblem,
     posterior: Posterior,
-    controller: AbstractController,
-    standard_of_care: PlanVariables,
+    controller: AbstractController | None,
+    standard_of_care: PyTree,
     *,
     n_fresh: int = 64,
     objectives: Sequence[AbstractObjective] = (),
@@ -236,7 +235,9 @@ def recommend_schedule(
     on_step: Any = None,
     key: Array,
 ) -> Recommendation:
-    """The recommended plan, its equal-toxicity twin, and both against the standard of care on `n_fresh` other draws.
+    """The recommended plan, for radiotherapy its equal-toxicity twin, and both against the standard of care.
+
+    Both are judged on `n_fresh` other draws. `controller`: None for a suitable one.
 
     The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
     draw has no other half. `level` of the CVaR gain that is reported: that of the risk which was minimized, 0.8 when it
@@ -261,7 +262,7 @@ def recommend_schedule(
     )
 
 
-def path_gap(plan_problem: PlanningProblem, variables: PlanVariables) -> float:
+def path_gap(plan_problem: PlanningProblem, variables: PyTree) -> float:
     """Relative difference of the final tumor mass between the fast and the moving-edge path, at the first draw."""
     burden = plan_problem.burden
     assert isinstance(burden, PlannedBurden)
