@@ -16,7 +16,8 @@ _LOG_SQRT_TWO_PI = 0.9189385332046727
 class Quantile(eqx.Module):
     """A standard normal `t` and the value x of a truncated normal prior at the same quantile.
 
-    $$ F(x) = \\Phi(t), \\qquad F(x) = \\frac{\\Phi(\\xi) - \\Phi(a)}{\\Phi(b) - \\Phi(a)}, \\qquad \\xi = \\frac{x - m}{s} $$
+    $$ F(x) = \\Phi(t), \\qquad
+       F(x) = \\frac{\\Phi(\\xi) - \\Phi(a)}{\\Phi(b) - \\Phi(a)}, \\qquad \\xi = \\frac{x - m}{s} $$
 
     A posterior that leans on a bound has the tail of a normal distribution there; in a logit coordinate it has an
     exponential one.
