@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, LogNormal, Normal, biject_to
 
 from tumortwin._types import ScalarLike
 from tumortwin.inference._ordered import Ordered
@@ -141,9 +141,8 @@ class Prior(eqx.Module):
         found = {}
         for path in self.paths:
             entry = self.ordered[path].distribution
-            single = entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
             try:
-                found[path] = jnp.broadcast_to(single.icdf(jnp.asarray(level)), self.shapes[path])
+                found[path] = jnp.broadcast_to(_single(entry).icdf(jnp.asarray(level)), self.shapes[path])
             except NotImplementedError as error:
                 raise ValueError(
                     f"required: a prior of {path!r} with a quantile function; received: {entry!r}"
@@ -240,8 +239,24 @@ def _potential(entry: Distribution, t: Array) -> Array:
     return -log_prob - transform.log_abs_det_jacobian(t, value)
 
 
-@eqx.filter_jit
 def _mode_and_scale(ordered: Ordered) -> tuple[Array, Array]:
+    """Mode of `phi` and `phi''^{-1/2}` there: as they are known, else by search."""
+    entry = ordered.distribution
+    single, shape = _single(entry), entry.batch_shape
+    if Quantile.of(entry) is not None:
+        return jnp.zeros(shape), jnp.ones(shape)
+    if isinstance(single, Normal | LogNormal):
+        return jnp.broadcast_to(single.loc, shape), jnp.broadcast_to(single.scale, shape)
+    return _searched(ordered)
+
+
+def _single(entry: Distribution) -> Distribution:
+    """The distribution itself where it was expanded."""
+    return entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
+
+
+@eqx.filter_jit
+def _searched(ordered: Ordered) -> tuple[Array, Array]:
     """Mode of `phi` by damped Newton steps, and `phi''^{-1/2}` there."""
     entry = ordered.distribution
 

@@ -24,7 +24,8 @@ class Quantile(eqx.Module):
 
     **Arguments:** `location` m, `scale` s, in the unit of x; `low` a, `high` b: the ends in units of s, from m.
 
-    **Limits:** beyond |t| = 8 (64 bits; 5 with 32) x is the bound itself, to rounding.
+    **Limits:** beyond |t| = 8 (64 bits; 5 with 32) x is the bound itself, to rounding. A truncated log-normal keeps the
+    logit of its support (for convenience: the imaging experiments were run with it).
     """
 
     location: Array
