@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -77,4 +78,5 @@ def steps_of(rows: Padded, known: np.ndarray) -> Steps:
 def problem_of(rows: Padded, known: np.ndarray) -> StateSpaceProblem:
     """The first `known` readings of every subject and the law with its prior."""
     prior = lesion_prior()
-    return StateSpaceProblem(law(prior.constrain(jnp.zeros(prior.size))), prior, steps_of(rows, known))
+    middle = eqx.filter_jit(prior.constrain)(jnp.zeros(prior.size))
+    return StateSpaceProblem(law(middle), prior, steps_of(rows, known))

@@ -21,6 +21,7 @@ PRIORS = {
     "uniform": dist.Uniform(0.2, 0.9),
     "gamma": dist.Gamma(3.0, 2.0),
     "half_normal": dist.HalfNormal(0.4),
+    "truncated": dist.TruncatedNormal(0.1, 0.05, low=0.04, high=0.5),
     "vector": dist.Normal(0.0, 2.0).expand([3]),
 }
 

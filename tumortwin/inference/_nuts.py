@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, plain, restored, state_key
 from tumortwin.inference._identifiability import contraction_statement, identifiability_of_draws
 from tumortwin.inference._laplace import LaplaceCalibrator, constrained_draws
 from tumortwin.inference._pathfinder import PathfinderCalibrator
 from tumortwin.inference._posterior import Posterior
-from tumortwin.inference._problem import AbstractProblem, Problem
+from tumortwin.inference._problem import AbstractProblem, Problem, value_and_gradient
 
 LEAF = "kernel_"
 HALFWAY = 0.5
@@ -254,7 +255,7 @@ def _potential(problem: AbstractProblem | None, mean: Array, factor: Array) -> A
 
 
 def _kernel(
-    settings: NutsCalibrator, space: Space, start: Array, key: Array, metric: Array | None = None
+    settings: NutsCalibrator, space: Space, start: Array | ParamInfo, key: Array, metric: Array | None = None
 ) -> tuple[Any, Any]:
     """NumPyro's sampler and its state at `start`; it must be made in the trace that samples: it sets the adaptation."""
     init_kernel, sample_kernel = hmc(potential_fn_gen=_potential, algo="NUTS")
@@ -274,9 +275,17 @@ def _kernel(
     return state, sample_kernel
 
 
-@eqx.filter_jit
 def _first_state(settings: NutsCalibrator, space: Space, start: Array, key: Array, metric: Array | None) -> Any:
-    return _kernel(settings, space, start, key, metric)[0]
+    """The sampler at `start`, density and gradient by the program that others may have compiled (`whitened` has)."""
+    problem, _, factor = space
+    value, slope = value_and_gradient(problem, _moved(space, start))
+    slope = factor * slope if factor.ndim == 1 else factor.T @ slope
+    return _state_at(settings, space, ParamInfo(start, -value, -slope), key, metric)
+
+
+@eqx.filter_jit
+def _state_at(settings: NutsCalibrator, space: Space, start: ParamInfo, key: Array, metric: Array | None) -> Any:
+    return _kernel(settings, (None, *space[1:]), start, key, metric)[0]
 
 
 def _scan(settings: NutsCalibrator, space: Space, state: Any) -> tuple[Any, dict[str, Array]]:

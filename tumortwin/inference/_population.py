@@ -66,8 +66,10 @@ class Varying(eqx.Module):
 
     **Arguments:** `typical`: prior of the typical value `theta-bar`, in the parameter's own unit; `between`: prior of
     the spread `omega` on the scale `g`, or `None` (the same for all); `scale` g: `log`, `logit` or `identity`;
-    `centered`: whether the sampler moves `g(theta_i)` itself (better where every subject has much data) or `eta_i`
-    (better where it has little); `covariates`: covariate -> prior of its `gamma` (center the covariate first).
+    `centered`: whether the sampler moves `g(theta_i)` itself (better where every subject has much data) or what is
+    standard normal in it whatever the population is (better where it has little): `eta_i`, or of a correlated one the
+    part that the effects before it leave open; `covariates`: covariate -> prior of its `gamma` (center the covariate
+    first).
 
     **Good values:** log scale; typical log-normal with log-sd 1; between half-normal .5; centered with more than some
     five informative measurements a subject and parameter.
@@ -339,36 +341,35 @@ class PopulationProblem(AbstractProblem):
         return jnp.broadcast_to(center + shift, (self.data.subjects,))
 
     def _standard(self, common: Values, lower: Array, effects: Array) -> tuple[Array, Array]:
-        """Independent standard effects, and the log of how much `effects` are spread against them (all subjects)."""
-        columns, log_scale = [], jnp.zeros(())
+        """Independent standard effects, and the log of how much `effects` are spread against them (all subjects).
+
+        A centered effect that is correlated is what the effects before it leave open; any other column of `effects`
+        is a standard effect already, whatever the correlations are.
+        """
+        columns: list[Array] = []
+        log_scale = jnp.zeros(())
         for k, path in enumerate(self.effects):
             column = effects[:, k]
             if self.varying[path].centered:
                 spread = common[BETWEEN + path]
                 column = (column + self.origin[path] - self._location(common, path)) / spread
+                if k < len(self.correlated):
+                    before = sum((lower[k, j] * columns[j] for j in range(k)), jnp.zeros(()))
+                    column, spread = (column - before) / lower[k, k], spread * lower[k, k]
                 log_scale = log_scale + self.data.subjects * jnp.log(spread)
             columns.append(column)
-        found = jnp.stack(columns, axis=1) if columns else effects
-        if self._unmixing:
-            found, of_mixing = self._unmixed(lower, found)
-            log_scale = log_scale + self.data.subjects * of_mixing
-        return found, log_scale
+        return jnp.stack(columns, axis=1) if columns else effects, log_scale
 
     def _from_standard(self, head: Array, standard: Array) -> Array:
         """The entries of `z` of independent standard effects: the inverse of `_standard`."""
         common, lower, _ = self._unpack(jnp.concatenate([head, jnp.zeros(standard.size)]))
-        found, columns = self._mixed(lower, standard) if self._unmixing else standard, []
+        mixed, columns = self._mixed(lower, standard), []
         for k, path in enumerate(self.effects):
-            column = found[:, k]
+            column = standard[:, k]
             if self.varying[path].centered:
-                column = self._location(common, path) + common[BETWEEN + path] * column - self.origin[path]
+                column = self._location(common, path) + common[BETWEEN + path] * mixed[:, k] - self.origin[path]
             columns.append(column)
-        return jnp.stack(columns, axis=1) if columns else found
-
-    @property
-    def _unmixing(self) -> bool:
-        """Whether `z` holds correlated effects (independent ones otherwise)."""
-        return any(self.varying[path].centered for path in self.correlated)
+        return jnp.stack(columns, axis=1) if columns else standard
 
     def _individual(self, common: Values, lower: Array, effects: Array) -> Values:
         standard, _ = self._standard(common, lower, effects)

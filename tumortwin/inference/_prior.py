@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
-from numpyro.distributions.transforms import Transform
+from numpyro.distributions import Distribution, ExpandedDistribution, LogNormal, Normal, biject_to
 
 from tumortwin._types import ScalarLike
 from tumortwin.inference._ordered import Ordered
+from tumortwin.inference._quantile import Quantile
 
 Values = dict[str, Array]
 NEWTON_STEPS = 200
@@ -26,10 +26,11 @@ class Prior(eqx.Module):
 
     $$ x = T(t), \\qquad t = c + s\\,z, \\qquad \\phi(t) = -\\log p(T(t)) - \\log |T'(t)| $$
 
-    `T` is NumPyro's `biject_to` of the support; `c` and `s` are the mode of `phi` and `phi''(c)^{-1/2}`. The vector `z`
-    (every path in alphabetical order, flattened) is therefore unconstrained and in units of the prior's own spread: a
-    normal or lognormal prior is exactly standard normal in `z`, any other one is so to second order at its mode. All
-    calibrators work in `z`.
+    `T` is NumPyro's `biject_to` of the support; `c` and `s` are the mode of `phi` and `phi''(c)^{-1/2}`. For a normal
+    distribution truncated at both ends `T` goes by quantiles (`Quantile`) instead. The vector `z` (every path in
+    alphabetical order, flattened) is therefore unconstrained and in units of the prior's own spread: a normal,
+    truncated normal or log-normal prior is exactly standard normal in `z`, any other one is so to second order at its
+    mode. All calibrators work in `z`.
 
     **Arguments:** `distributions`, each with an empty event shape; a batch shape makes the parameter a vector.
 
@@ -92,15 +93,18 @@ class Prior(eqx.Module):
 
     def constrain(self, z: Float[Array, " parameter"]) -> Values:
         """`z` to parameter values by path."""
-        return self._by_family(lambda entry, t: jnp.asarray(biject_to(entry.support)(t)), z)
+        return self._by_family(_value, z)
 
     def unconstrain(self, values: Mapping[str, Array]) -> Float[Array, " parameter"]:
         """Parameter values by path to `z`."""
         missing = [path for path in self.paths if path not in values]
         if missing:
             raise KeyError(f"required: a value for every path of the prior; received none for: {', '.join(missing)}")
-        inverse = {p: self._transform(p).inv(jnp.asarray(values[p], dtype=self.center[p].dtype)) for p in self.paths}
-        parts = [(inverse[path] - self.center[path]) / self.scale[path] for path in self.paths]
+        free = {
+            path: _coordinate(entry, jnp.asarray(values[path], dtype=self.center[path].dtype))
+            for path, entry in self.distributions.items()
+        }
+        parts = [(free[path] - self.center[path]) / self.scale[path] for path in self.paths]
         return jnp.concatenate([jnp.ravel(part) for part in parts])
 
     def log_density(self, z: Float[Array, " parameter"]) -> Float[Array, ""]:
@@ -137,9 +141,8 @@ class Prior(eqx.Module):
         found = {}
         for path in self.paths:
             entry = self.ordered[path].distribution
-            single = entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
             try:
-                found[path] = jnp.broadcast_to(single.icdf(jnp.asarray(level)), self.shapes[path])
+                found[path] = jnp.broadcast_to(_single(entry).icdf(jnp.asarray(level)), self.shapes[path])
             except NotImplementedError as error:
                 raise ValueError(
                     f"required: a prior of {path!r} with a quantile function; received: {entry!r}"
@@ -156,16 +159,13 @@ class Prior(eqx.Module):
                 found[path] = jnp.asarray(drawn).reshape(shape + self.shapes[path])
         return {path: found[path] for path in self.paths}
 
-    def _transform(self, path: str) -> Transform:
-        return biject_to(self.ordered[path].distribution.support)
-
     def _unpack(self, z: Float[Array, " parameter"]) -> Values:
-        parts, start = {}, 0
-        for path, shape in self.shapes.items():
-            stop = start + prod(shape)
-            parts[path] = self.center[path] + self.scale[path] * z[start:stop].reshape(shape)
-            start = stop
-        return parts
+        sizes = [prod(shape) for shape in self.shapes.values()]
+        parts = jnp.split(z, np.cumsum(sizes)[:-1])  # the gradient of a slice would be padded to the whole, once a path
+        return {
+            path: self.center[path] + self.scale[path] * part.reshape(shape)
+            for (path, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     def _potential(self, z: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
         found = self._by_family(_potential, z)
@@ -177,7 +177,8 @@ class Prior(eqx.Module):
         for family in self.families:
             t = jnp.stack([unpacked[path] for path in family.paths])
             of_family = jax.vmap(lambda entry, x: function(entry.distribution, x))(family.stacked, t)
-            found.update(zip(family.paths, of_family, strict=True))
+            one_each = jnp.split(of_family, len(family.paths))
+            found.update((path, one.reshape(one.shape[1:])) for path, one in zip(family.paths, one_each, strict=True))
         return {path: found[path] for path in self.paths}
 
 
@@ -214,8 +215,23 @@ def _is_discrete(entry: Distribution) -> bool:
     return entry.support is None or bool(entry.support.is_discrete)
 
 
+def _value(entry: Distribution, t: Array) -> Array:
+    """`T(t)`, elementwise."""
+    quantile = Quantile.of(entry)
+    return jnp.asarray(biject_to(entry.support)(t)) if quantile is None else quantile.value(t)
+
+
+def _coordinate(entry: Distribution, value: Array) -> Array:
+    """The inverse of `T`."""
+    quantile = Quantile.of(entry)
+    return jnp.asarray(biject_to(entry.support).inv(value)) if quantile is None else quantile.coordinate(value)
+
+
 def _potential(entry: Distribution, t: Array) -> Array:
     """`phi(t)`, elementwise."""
+    quantile = Quantile.of(entry)
+    if quantile is not None:
+        return quantile.potential(t)
     transform = biject_to(entry.support)
     value = transform(t)
     with jax.numpy_rank_promotion("allow"):  # NumPyro's truncated distributions of a vector promote ranks
@@ -223,8 +239,24 @@ def _potential(entry: Distribution, t: Array) -> Array:
     return -log_prob - transform.log_abs_det_jacobian(t, value)
 
 
-@eqx.filter_jit
 def _mode_and_scale(ordered: Ordered) -> tuple[Array, Array]:
+    """Mode of `phi` and `phi''^{-1/2}` there: as they are known, else by search."""
+    entry = ordered.distribution
+    single, shape = _single(entry), entry.batch_shape
+    if Quantile.of(entry) is not None:
+        return jnp.zeros(shape), jnp.ones(shape)
+    if isinstance(single, Normal | LogNormal):
+        return jnp.broadcast_to(single.loc, shape), jnp.broadcast_to(single.scale, shape)
+    return _searched(ordered)
+
+
+def _single(entry: Distribution) -> Distribution:
+    """The distribution itself where it was expanded."""
+    return entry.base_dist if isinstance(entry, ExpandedDistribution) else entry
+
+
+@eqx.filter_jit
+def _searched(ordered: Ordered) -> tuple[Array, Array]:
     """Mode of `phi` by damped Newton steps, and `phi''^{-1/2}` there."""
     entry = ordered.distribution
 

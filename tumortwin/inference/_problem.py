@@ -371,6 +371,12 @@ def _finite_or_impossible(value: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
+@eqx.filter_jit
+def value_and_gradient(problem: AbstractProblem, z: Float[Array, " parameter"]) -> tuple[Array, Array]:
+    """Log density and its gradient at `z`: one program for all who ask."""
+    return jax.value_and_grad(problem.log_density)(z)
+
+
 def log_densities(problem: AbstractProblem, z: Float[Array, "draw parameter"], vectorized: bool) -> Array:
     """`problem.log_density` of many points, side by side (small states) or one after another (3-D)."""
     return jax.vmap(problem.log_density)(z) if vectorized else jax.lax.map(problem.log_density, z)

@@ -1,6 +1,5 @@
 """A posterior of few parameters seen from its mode, in units of its own spread."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
 from tumortwin.inference._prior import Values
-from tumortwin.inference._problem import AbstractProblem
+from tumortwin.inference._problem import AbstractProblem, value_and_gradient
 
 LEAST_CURVATURE = 0.25  # per unit of the prior, squared: no direction is taken to be wider than twice the prior
 _STEP = 1e-4
@@ -78,25 +77,21 @@ def whitened(problem: AbstractProblem, *, iterations: int = 300) -> WhitenedProb
     **Raises:** `ValueError` when the log density is not finite in the middle of the prior.
     """
 
-    def value_and_gradient(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _negative(problem, jnp.asarray(z))
-        return float(value), np.asarray(gradient)
+    # In the form in which a sampler meets it, so that one program serves both.
+    plain = WhitenedProblem(problem, jnp.zeros(problem.size), jnp.eye(problem.size))
 
-    if not np.isfinite(value_and_gradient(np.zeros(problem.size))[0]):
+    def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = value_and_gradient(plain, jnp.asarray(z))
+        return -float(value), -np.asarray(gradient)
+
+    if not np.isfinite(negative(np.zeros(problem.size))[0]):
         raise ValueError(
             "required: a finite log density in the middle of the prior; received: none; try: another prior"
         )
-    mode = minimize(
-        value_and_gradient, np.zeros(problem.size), jac=True, method="L-BFGS-B", options={"maxiter": iterations}
-    ).x
+    mode = minimize(negative, np.zeros(problem.size), jac=True, method="L-BFGS-B", options={"maxiter": iterations}).x
     moves = _STEP * np.eye(problem.size)
-    columns = [value_and_gradient(mode + m)[1] - value_and_gradient(mode - m)[1] for m in moves]
+    columns = [negative(mode + m)[1] - negative(mode - m)[1] for m in moves]
     curvature = np.stack(columns) / (2 * _STEP)
     values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
     covariance = (vectors / np.maximum(values, LEAST_CURVATURE)) @ vectors.T
     return WhitenedProblem(problem, jnp.asarray(mode), jnp.asarray(np.linalg.cholesky(covariance)))
-
-
-@eqx.filter_jit
-def _negative(problem: AbstractProblem, z: Array) -> tuple[Array, Array]:
-    return jax.value_and_grad(lambda point: -problem.log_density(point))(z)

@@ -121,13 +121,16 @@ class LesionReadings(eqx.Module):
         def written(center: Array, spread: Array) -> Array:
             """Probability that a size between `low` and `high` is written down as `entry`."""
             scale = _LOGISTIC / spread
-            least, limit, most = (jax.nn.sigmoid((edge - center) * scale) for edge in (low, middle, high))
-            return below * (limit - least) + above * (most - limit)
+            least, limit, most = (
+                jax.nn.sigmoid((edge[None, None, :] - center) * scale) for edge in (low, middle, high)
+            )
+            return below[None, None, :] * (limit - least) + above[None, None, :] * (most - limit)
 
-        jumped = jax.vmap(written, (0, None))(law.jump_center, self.jump_spread)[:, None, :]
-        walked = jax.vmap(lambda center, of_class: jax.vmap(lambda s: written(center, s))(of_class))(
-            law.center, law.spread
-        )
+        steps = jnp.broadcast_to(law.center[:, None, :], law.spread.shape)
+        jump = law.jump_center[:, None, :]
+        centers = jnp.concatenate([steps, jump], axis=1)  # a jump beside the classes: one expression to compile
+        spreads = jnp.concatenate([law.spread, jnp.broadcast_to(self.jump_spread, jump.shape)], axis=1)
+        walked, jumped = jnp.split(written(centers, spreads), [law.spread.shape[1]], axis=1)
         share, kept = law.jump_share[:, None, None], law.kept[:, :, None]
         again = jnp.where(entry == at.size, 1.0, 0.0)[None, None, :]
         moved = (1 - share) * walked + share * jumped
