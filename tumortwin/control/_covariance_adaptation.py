@@ -20,19 +20,32 @@ BEYOND = 0.1
 """How far (share of the bounds) the strategy may ask beyond them: an optimum on a bound is then inside for it."""
 
 
+STALE = 10
+"""Generations in a row that brought no new decision, after which a search of whole numbers has ended."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-    """The `strategy` (its object changes in `step`), the `best` admissible decision and the decisions `solved` so far.
+    """The `strategy` (its object changes in `step`), every decision `known` by its bytes, and the `best` of them.
 
-    `margin`: whether it is the variant for whole numbers.
+    `margin`: whether it is the variant for whole numbers; `idle`: generations in a row that brought no new decision;
+    `begun`: strategies so far; `rng`: where a further one begins.
     """
 
     nearest: Nearest
     strategy: Any
     margin: bool
+    known: Mapping[bytes, Candidate]
     best: Candidate | None
-    solved: int
-    stopped: bool
+    generations: int
+    idle: int
+    begun: int
+    rng: np.random.Generator
+
+    @property
+    def ended(self) -> bool:
+        """Whether the present strategy has nothing more to find."""
+        return self.idle >= STALE or bool(self.strategy.should_stop())
 
 
 class CovarianceAdaptation(AbstractController):
@@ -42,17 +55,22 @@ class CovarianceAdaptation(AbstractController):
     below their steps. What it asks for is moved to the nearest admissible decision (whole numbers
     included), that decision is solved, and the strategy is told its risk plus a penalty of the squared distance moved:
     every decision that is solved keeps its limits. Limits on the outcome rank a decision behind all that keep them.
+    No decision is solved twice: whole numbers repeat, and cost nothing then.
+
+    A strategy ends when it has converged, or after ten generations that brought nothing new. With `restarts` another
+    one begins at a random point with twice the population.
 
     **Arguments:** `evaluations` of the risk at most; `sigma`, the first standard deviation (share of the bounds);
     `population` or None for 4 + 3 ln n; `penalty` of the squared distance, in units of the spread of a generation's
-    risks.
+    risks; `restarts` at most.
 
-    **Good values:** sigma 0.3; 100-300 evaluations a component.
+    **Good values:** sigma 0.3; 100-300 evaluations a component; restarts where limits leave islands of whole numbers.
 
     **Raises:** `ValueError` without a key.
 
     **Reference:** Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772; Hamano, Saito, Nomura and
-    Shirakawa, "CMA-ES with margin", arXiv:2205.13482; Nomura and Shibata, "cmaes: a
+    Shirakawa, "CMA-ES with margin", arXiv:2205.13482; Auger and Hansen, "A restart CMA evolution strategy with
+    increasing population size", CEC (2005); Nomura and Shibata, "cmaes: a
     simple yet practical Python library for CMA-ES", arXiv:2402.01373.
     """
 
@@ -60,64 +78,82 @@ class CovarianceAdaptation(AbstractController):
     sigma: float = eqx.field(static=True, converter=float, default=0.3)
     population: int | None = eqx.field(static=True, default=None)
     penalty: float = eqx.field(static=True, converter=float, default=10.0)
+    restarts: int = eqx.field(static=True, default=0)
 
     def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Evolution:
-        import cmaes
-
         if key is None:
             raise ValueError("required: a key, for a search that draws random numbers; received: none")
         nearest = Nearest.of(problem.region.bounded())
         region = nearest.region
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        middle = self._scaled(nearest, nearest.project(0.5 * (region.lower + region.upper)))
-        width = region.upper - region.lower
-        whole = region.space.integer & (width > 0.0)
-        common: dict[str, Any] = {"sigma": self.sigma, "seed": seed, "population_size": self.population}
-        if whole.any():
-            box = np.stack([np.zeros(region.size), np.ones(region.size)], axis=1)
-            steps = np.where(whole, 1.0 / np.where(whole, width, 1.0), 0.0)
-            strategy = cmaes.CMAwM(mean=middle, bounds=box, steps=steps, **common)
-        else:
-            box = np.stack([np.full(region.size, -BEYOND), np.full(region.size, 1.0 + BEYOND)], axis=1)
-            strategy = cmaes.CMA(mean=middle, bounds=box, **common)
-        return Evolution(nearest, strategy, bool(whole.any()), None, 0, False)
+        middle = nearest.project(0.5 * (region.lower + region.upper))
+        strategy, margin = self._strategy(nearest, middle, seed, self.population)
+        return Evolution(nearest, strategy, margin, {}, None, 0, 0, 1, np.random.default_rng(seed))
 
     def step(self, problem: PlanningProblem, state: Evolution) -> Evolution:
+        if state.ended:
+            state = self._restarted(state)
         region = state.nearest.region
         answers = [state.strategy.ask() for _ in range(state.strategy.population_size)]
         asked, back = zip(*answers, strict=True) if state.margin else (answers, answers)
         width = region.upper - region.lower
         moved = [self._admissible(state.nearest, region.lower + width * x) for x in asked]
-        found = judged_candidates(problem, np.stack(moved))
-        values = _ranked_values(found)
+        new = {m.tobytes(): m for m in moved if m.tobytes() not in state.known}
+        solved = dict(zip(new, judged_candidates(problem, np.asarray([*new.values()])), strict=True))
+        known = {**state.known, **solved}
+        values = _ranked_values([known[m.tobytes()] for m in moved])
         spread = max(float(np.ptp(values)), 1e-12)
         distance = [np.sum((self._scaled(state.nearest, m) - x) ** 2) for m, x in zip(moved, asked, strict=True)]
         told = values + self.penalty * spread * np.asarray(distance)
         state.strategy.tell(list(zip(back, told.tolist(), strict=True)))
-        return Evolution(
-            state.nearest,
-            state.strategy,
-            state.margin,
-            better([state.best, *found]),
-            state.solved + len(found),
-            bool(state.strategy.should_stop()),
+        return dataclasses.replace(
+            state,
+            known=known,
+            best=better([state.best, *solved.values()]),
+            generations=state.generations + 1,
+            idle=0 if new else state.idle + 1,
         )
 
     def terminate(self, problem: PlanningProblem, state: Evolution) -> bool:
         del problem
-        return state.stopped or state.solved >= self.evaluations
+        return len(state.known) >= self.evaluations or (state.ended and state.begun > self.restarts)
 
     def info(self, state: Evolution) -> Mapping[str, Any]:
+        spent = len(state.known) >= self.evaluations
         return {
             "risk": math.inf if state.best is None else state.best.risk,
-            "outcome": "the strategy stopped" if state.stopped else "the evaluations are used up",
-            "converged": state.stopped,
-            "value_evaluations": state.solved,
-            "generations": int(state.strategy.generation),
+            "outcome": "the evaluations are used up" if spent else "the strategy ended",
+            "converged": state.ended,
+            "value_evaluations": len(state.known),
+            "generations": state.generations,
+            "strategies": state.begun,
         }
 
     def postprocess(self, problem: PlanningProblem, state: Evolution, name: str) -> Plan:
         return plan_of(problem, state.nearest.region, state.best, name=name, convergence=self.info(state))
+
+    def _strategy(self, nearest: Nearest, start: np.ndarray, seed: int, population: int | None) -> tuple[Any, bool]:
+        """A strategy about the decision `start`, and whether it is that of whole numbers."""
+        import cmaes
+
+        region = nearest.region
+        width = region.upper - region.lower
+        whole = region.space.integer & (width > 0.0)
+        mean = self._scaled(nearest, start)
+        common: dict[str, Any] = {"sigma": self.sigma, "seed": seed, "population_size": population}
+        if whole.any():
+            box = np.stack([np.zeros(region.size), np.ones(region.size)], axis=1)
+            steps = np.where(whole, 1.0 / np.where(whole, width, 1.0), 0.0)
+            return cmaes.CMAwM(mean=mean, bounds=box, steps=steps, **common), True
+        box = np.stack([np.full(region.size, -BEYOND), np.full(region.size, 1.0 + BEYOND)], axis=1)
+        return cmaes.CMA(mean=mean, bounds=box, **common), False
+
+    def _restarted(self, state: Evolution) -> Evolution:
+        region = state.nearest.region
+        start = state.nearest.project(state.rng.uniform(region.lower, region.upper))
+        population = 2 * int(state.strategy.population_size)
+        strategy, margin = self._strategy(state.nearest, start, int(state.rng.integers(2**31 - 1)), population)
+        return dataclasses.replace(state, strategy=strategy, margin=margin, idle=0, begun=state.begun + 1)
 
     def _scaled(self, nearest: Nearest, vector: np.ndarray) -> np.ndarray:
         width = nearest.region.upper - nearest.region.lower
@@ -127,7 +163,7 @@ class CovarianceAdaptation(AbstractController):
         if not nearest.region.space.integer.any():
             return nearest.project(vector)
         found = nearest.whole(vector)
-        return nearest.inner if found is None else found
+        return nearest.inner if found is None else found + 0.0  # no minus zero: bytes tell decisions apart
 
 
 def _ranked_values(candidates: list[Candidate]) -> np.ndarray:
