@@ -99,7 +99,8 @@ class CovarianceAdaptation(AbstractController):
         width = region.upper - region.lower
         moved = [self._admissible(state.nearest, region.lower + width * x) for x in asked]
         new = {m.tobytes(): m for m in moved if m.tobytes() not in state.known}
-        solved = dict(zip(new, judged_candidates(problem, np.asarray([*new.values()])), strict=True))
+        rows = np.asarray([*new.values()]).reshape(len(new), region.size)
+        solved = dict(zip(new, judged_candidates(problem, rows), strict=True))
         known = {**state.known, **solved}
         values = _ranked_values([known[m.tobytes()] for m in moved])
         spread = max(float(np.ptp(values)), 1e-12)
