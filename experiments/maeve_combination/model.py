@@ -80,7 +80,7 @@ class Combination(eqx.Module):
     interaction: Array = parameter(unit="1")
     quickening: Array = parameter(unit="1")
     residue: Array = parameter(unit=units.FRACTION)
-    counted_until: float = eqx.field(static=True)
+    counted_until: float = eqx.field(static=True, kw_only=True)
 
     def volume(self, days: Array, start: Array, first: Array, second: Array) -> Array:
         """[subject, time], or [time] of scalars."""
@@ -161,7 +161,17 @@ def volume_problem(
         kill, of_kill = _free("relative_kill", second, LogNormal(0.0, 1.0), "log")
     one = jnp.asarray(1.0)
     model = Combination(
-        slowing, kill, 0.1 * one, 0.02 * one, 5.0 * one, 0.1 * one, 4.0 * one, 0.0 * one, 0.0 * one, 0.0 * one, 32.0
+        slowing,
+        kill,
+        0.1 * one,
+        0.02 * one,
+        5.0 * one,
+        0.1 * one,
+        4.0 * one,
+        0.0 * one,
+        0.0 * one,
+        0.0 * one,
+        counted_until=32.0,
     )
     varying = {
         "growth_rate": Varying(LogNormal(np.log(0.12), 0.5), HalfNormal(0.3), centered=False),
