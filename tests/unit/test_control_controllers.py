@@ -47,6 +47,7 @@ from tumortwin.control import (
     suitable_controller,
     vector_gradient,
 )
+from tumortwin.control._covariance_adaptation import searched
 from tumortwin.inference import Posterior
 
 LEVELS = DoseLevels(SLOTS, (0.0, 0.5, 1.0, 2.0))
@@ -290,6 +291,20 @@ def test_no_controller_breaks_a_curved_limit(total, effect, cap, which):
     doses = np.asarray(found.variables)
     assert doses.sum() <= total + 1e-9 and (doses * (1.0 + doses / 3.0)).sum() <= effect + 1e-9
     assert doses.min() >= 0.2 - 1e-9 and doses.max() <= cap + 1e-9
+
+
+def test_a_search_without_gradients_leaves_out_what_limits_hold_at_one_value():
+    limits = (TotalDose(6.0), FractionDose((2.0, 1.0) * 3, (0.0, 1.0) * 3))
+    case = PlanningProblem(
+        fractions_left, {"alpha": jnp.asarray([0.1, 0.3])}, RADIATION, LogBurden(END), Mean(), limits, sequential=False
+    )
+    controller = CovarianceAdaptation(evaluations=200)
+    state = controller.init(case, key=KEY)
+    np.testing.assert_array_equal(searched(state.nearest.region), [True, False] * 3)
+    assert state.strategy.ask().shape == (3,)
+    found = optimize(case, controller, key=KEY)
+    np.testing.assert_array_equal(found.variables[1::2], 1.0)
+    np.testing.assert_allclose(found.variables[::2], [0.0, 1.0, 2.0], atol=0.05)  # large and late fractions kill most
 
 
 def test_plans_of_a_drug_are_compared_but_have_no_equal_effect_twin():

@@ -15,6 +15,7 @@ from tumortwin.control._controller import AbstractController
 from tumortwin.control._nearest import Nearest
 from tumortwin.control._plan import Plan
 from tumortwin.control._problem import PlanningProblem
+from tumortwin.control._region import Region
 
 BEYOND = 0.1
 """How far (share of the bounds) the strategy may ask beyond them: an optimum on a bound is then inside for it."""
@@ -51,11 +52,11 @@ class Evolution:
 class CovarianceAdaptation(AbstractController):
     """Evolution strategy with covariance matrix adaptation (the `cmaes` package), a generation a step.
 
-    Components are scaled to [0, 1]; with whole numbers it is the variant with margin, whose deviations cannot shrink
-    below their steps. What it asks for is moved to the nearest admissible decision (whole numbers
-    included), that decision is solved, and the strategy is told its risk plus a penalty of the squared distance moved:
-    every decision that is solved keeps its limits. Limits on the outcome rank a decision behind all that keep them.
-    No decision is solved twice: whole numbers repeat, and cost nothing then.
+    Components are scaled to [0, 1] (those that limits hold at one value are left out); with whole numbers it is the
+    variant with margin, whose deviations cannot shrink below their steps. What it asks for is moved to the nearest
+    admissible decision (whole numbers included), that decision is solved, and the strategy is told its risk plus a
+    penalty of the squared distance moved: every decision that is solved keeps its limits. Limits on the outcome rank a
+    decision behind all that keep them. No decision is solved twice: whole numbers repeat, and cost nothing then.
 
     A strategy ends when it has converged, or after ten generations that brought nothing new. With `restarts` another
     one begins at a random point with twice the population.
@@ -96,15 +97,17 @@ class CovarianceAdaptation(AbstractController):
         region = state.nearest.region
         answers = [state.strategy.ask() for _ in range(state.strategy.population_size)]
         asked, back = zip(*answers, strict=True) if state.margin else (answers, answers)
-        width = region.upper - region.lower
-        moved = [self._admissible(state.nearest, region.lower + width * x) for x in asked]
+        free, width = searched(region), region.upper - region.lower
+        wanted = np.tile(region.lower, (len(asked), 1))
+        wanted[:, free] += width[free] * np.asarray(asked)
+        moved = [self._admissible(state.nearest, vector) for vector in wanted]
         new = {m.tobytes(): m for m in moved if m.tobytes() not in state.known}
         rows = np.asarray([*new.values()]).reshape(len(new), region.size)
         solved = dict(zip(new, judged_candidates(problem, rows), strict=True))
         known = {**state.known, **solved}
         values = _ranked_values([known[m.tobytes()] for m in moved])
         spread = max(float(np.ptp(values)), 1e-12)
-        distance = [np.sum((self._scaled(state.nearest, m) - x) ** 2) for m, x in zip(moved, asked, strict=True)]
+        distance = [np.sum((_scaled(region, m) - x) ** 2) for m, x in zip(moved, asked, strict=True)]
         told = values + self.penalty * spread * np.asarray(distance)
         state.strategy.tell(list(zip(back, told.tolist(), strict=True)))
         return dataclasses.replace(
@@ -138,15 +141,15 @@ class CovarianceAdaptation(AbstractController):
         import cmaes
 
         region = nearest.region
-        width = region.upper - region.lower
-        whole = region.space.integer & (width > 0.0)
-        mean = self._scaled(nearest, start)
+        free, width = searched(region), region.upper - region.lower
+        whole = (region.space.integer & (width > 0.0))[free]
+        mean, size = _scaled(region, start), int(free.sum())
         common: dict[str, Any] = {"sigma": self.sigma, "seed": seed, "population_size": population}
         if whole.any():
-            box = np.stack([np.zeros(region.size), np.ones(region.size)], axis=1)
-            steps = np.where(whole, 1.0 / np.where(whole, width, 1.0), 0.0)
+            box = np.stack([np.zeros(size), np.ones(size)], axis=1)
+            steps = np.where(whole, 1.0 / np.where(whole, width[free], 1.0), 0.0)
             return cmaes.CMAwM(mean=mean, bounds=box, steps=steps, **common), True
-        box = np.stack([np.full(region.size, -BEYOND), np.full(region.size, 1.0 + BEYOND)], axis=1)
+        box = np.stack([np.full(size, -BEYOND), np.full(size, 1.0 + BEYOND)], axis=1)
         return cmaes.CMA(mean=mean, bounds=box, **common), False
 
     def _restarted(self, state: Evolution) -> Evolution:
@@ -156,15 +159,23 @@ class CovarianceAdaptation(AbstractController):
         strategy, margin = self._strategy(state.nearest, start, int(state.rng.integers(2**31 - 1)), population)
         return dataclasses.replace(state, strategy=strategy, margin=margin, idle=0, begun=state.begun + 1)
 
-    def _scaled(self, nearest: Nearest, vector: np.ndarray) -> np.ndarray:
-        width = nearest.region.upper - nearest.region.lower
-        return (vector - nearest.region.lower) / np.where(width > 0.0, width, 1.0)
-
     def _admissible(self, nearest: Nearest, vector: np.ndarray) -> np.ndarray:
         if not nearest.region.space.integer.any():
             return nearest.project(vector)
         found = nearest.whole(vector)
         return nearest.inner if found is None else found + 0.0  # no minus zero: bytes tell decisions apart
+
+
+def searched(region: Region) -> np.ndarray:
+    """The components [n] that are searched: those that may vary; all where they are fewer than the package needs."""
+    free = region.upper > region.lower
+    return free if free.sum() > 1 else np.ones(region.size, bool)
+
+
+def _scaled(region: Region, vector: np.ndarray) -> np.ndarray:
+    """The searched components, 0 at their lower bound and 1 at their upper."""
+    free, width = searched(region), region.upper - region.lower
+    return ((vector - region.lower) / np.where(width > 0.0, width, 1.0))[free]
 
 
 def _ranked_values(candidates: list[Candidate]) -> np.ndarray:
