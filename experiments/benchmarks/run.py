@@ -7,13 +7,14 @@ sizes.
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from experiments.benchmarks import bare, calibration, population, windowed
+from experiments.benchmarks import bare, calibration, planning, population, windowed
 from experiments.benchmarks.euler import Euler
 from experiments.benchmarks.problems import P_DAY, P_DIFFUSIVITY, R_DAY, R_DIFFUSIVITY, problem, reference_problem
 from experiments.benchmarks.timing import interleaved, once
@@ -206,7 +207,9 @@ PARTS: dict[str, Callable[[bool], Iterator[Verdict]]] = {
     "whole grid": whole_grid,
     "calibration": calibrating,
     "populations": populations,
+    "plans": planning.plans,
 }
+STUDIES = "studies of plans"
 
 
 def threads() -> Verdict:
@@ -217,12 +220,17 @@ def threads() -> Verdict:
 def main(config: Any, run: Any) -> list[Verdict]:
     """Every measurement as a verdict."""
     verdicts = [threads()]
-    with run.progress.task("benchmarks", total=len(PARTS)) as bar:
-        for name, part in PARTS.items():
+    parts = PARTS | {STUDIES: _studies(Path(config.paths.runs))}
+    with run.progress.task("benchmarks", total=len(parts)) as bar:
+        for name, part in parts.items():
             verdicts.extend(part(bool(config.runtime.quick)))
             run.log(f"benchmarks: {name}")
             bar.advance()
     return verdicts
+
+
+def _studies(runs: Path) -> Callable[[bool], Iterator[Verdict]]:
+    return lambda quick: planning.studies(quick, runs)
 
 
 def alone(parts: list[str], quick: bool = False) -> None:
@@ -231,7 +239,7 @@ def alone(parts: list[str], quick: bool = False) -> None:
 
     configure_backend()
     print(threads().line())
-    for name, part in PARTS.items():
+    for name, part in (PARTS | {STUDIES: _studies(Path("runs"))}).items():
         if not parts or name in parts:
             for verdict in part(quick):
                 print(verdict.line(), flush=True)

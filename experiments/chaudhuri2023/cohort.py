@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
+from scipy.special import ndtr
 
 from experiments.chaudhuri2023.model import LOGISTIC, SCANS, Draw, Law, scans
 from tumortwin.inference import effective_draws, pareto_smooth
@@ -28,6 +29,9 @@ LEAST_RATIO = 1.1
 INITIAL, INITIAL_SPREAD = 30.0, 0.8  # [cm^3], of the logarithm
 NOISE = 0.1
 """Standard deviation of the logarithm of a reading."""
+
+TAIL = 0.025
+"""Outside a central 95 % interval, on each side."""
 
 Drawn = dict[str, np.ndarray]
 
@@ -126,22 +130,35 @@ def resampled(found: Posteriors, size: int, rng: np.random.Generator) -> Drawn:
     return {name: value[index] for name, value in found.bank.members.items()}
 
 
-def inside(found: Posteriors, who: Patients, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def inside(found: Posteriors, who: Patients) -> dict[str, np.ndarray]:
     """Whether the truth lies in the central 95 % interval: parameter -> [patient]."""
-    normal = rng.standard_normal(found.initial_mean.shape)
-    initial = np.exp(found.initial_mean + found.initial_spread * normal)
-    members = found.bank.members
-    shape = initial.shape
-    asked = {name: (np.broadcast_to(members[name], shape), who.truth[name]) for name in ("growth_rate", "alpha")}
-    asked["capacity"] = (members["capacity_ratio"] * initial, who.truth["capacity_ratio"] * who.initial)
-    asked["initial"] = (initial, who.initial)
-    if np.ptp(members["alpha_beta"]) > 0.0:
-        asked["alpha_beta"] = (np.broadcast_to(members["alpha_beta"], shape), who.truth["alpha_beta"])
-    return {name: within(draws, truth, found.weights) for name, (draws, truth) in asked.items()}
+    return {name: (share >= TAIL) & (share <= 1.0 - TAIL) for name, share in below_truth(found, who).items()}
 
 
-def within(draws: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def below_truth(found: Posteriors, who: Patients) -> dict[str, np.ndarray]:
+    """Posterior probability [patient] that a parameter lies below its truth: parameter -> [patient].
+
+    N(0) is integrated out exactly given a member, so its share (and that of K = N(0) times the ratio of a member) is a
+    mean of normal distribution functions over the members, without a draw:
+
+    $$ P(N_0 < n) = \\sum_i w_i \\, \\Phi\\left(\\frac{\\ln n - m_i}{s}\\right) $$
+    """
+    members, log_ratio = found.bank.members, np.log(found.bank.members["capacity_ratio"])
+    capacity = who.truth["capacity_ratio"] * who.initial
+
+    def size(limit: np.ndarray, shift: np.ndarray | float) -> np.ndarray:
+        return _share(found, ndtr((np.log(limit)[:, None] - shift - found.initial_mean) / found.initial_spread))
+
+    known = ["growth_rate", "alpha", *(["alpha_beta"] if np.ptp(members["alpha_beta"]) > 0.0 else [])]
+    shares = {name: _share(found, members[name] < who.truth[name][:, None]) for name in known}
+    return shares | {"capacity": size(capacity, log_ratio), "initial": size(who.initial, 0.0)}
+
+
+def _share(found: Posteriors, held: np.ndarray) -> np.ndarray:
+    return (found.weights * held).sum(axis=1)
+
+
+def within(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Whether each truth [patient] lies in the central 95 % of its draws [patient draw]."""
-    share = np.full(draws.shape, 1.0 / draws.shape[1]) if weights is None else weights
-    below = (share * (draws < truth[:, None])).sum(axis=1)
-    return (below >= 0.025) & (below <= 0.975)
+    below = (draws < truth[:, None]).mean(axis=1)
+    return (below >= TAIL) & (below <= 1.0 - TAIL)

@@ -94,7 +94,7 @@ def known(scenario: Scenario, size: int, members: int, seed: int) -> Known:
         truth=truth,
         law=scenario.law,
         prior=from_prior(size * PLANNING, scenario.ratio_known, rng("prior")),
-        inside=inside(first, who, rng("initial")),
+        inside=inside(first, who),
         forecast_inside=within(times, plans.times(truth, STANDARD_PLAN, scenario.law)[:, 0]),
         effective=np.minimum(first.effective, second.effective),
         k_hat=np.maximum(first.k_hat, second.k_hat),
@@ -156,7 +156,7 @@ def others_inside(size: int, members: int, seed: int) -> dict[str, np.ndarray]:
     parts = []
     for begun in range(0, size, AT_ONCE):
         who = patients(min(AT_ONCE, size - begun), True, LOGISTIC, rng)
-        parts.append(inside(posteriors(bank, who.readings), who, rng))
+        parts.append(inside(posteriors(bank, who.readings), who))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,7 +1,7 @@
 """The posterior of a grid in seconds, so that it is refitted without each arm.
 
 The joint mode of what is shared and of every animal, a Gaussian about it, and the spread between animals by
-expectation-maximization."""
+expectation-maximization; without a spread between animals, draws about the mode weighted by the exact density."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,20 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import minimize
+from scipy.special import logsumexp
+from scipy.stats import multivariate_t
 
-from tumortwin.inference import PopulationProblem
+from tumortwin.inference import PopulationProblem, pareto_smooth
 
 ROUNDS, WARM_ROUNDS = 4, 1  # of the spread between animals
 LEAST_SPREAD = 0.02  # of the log parameters
 LEAST_CURVATURE = 0.1  # of the prior's
 ITERATIONS, WARM_ITERATIONS = 150, 60
 BETWEEN = "between."
+PROPOSALS, DEGREES = 20_000, 5.0  # draws about the mode that are weighted; of Student's t
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
     """`heads` [draw, parameter]: draws of what is shared, in the coordinates of the prior; `z`, the joint mode, and
-    the `covariance` about it; `log_evidence` by Laplace's formula; `gradient`, the largest that is left there."""
+    the `covariance` about it; `log_evidence` by Laplace's formula, or by the weights; `gradient`, the largest that is
+    left there; `k_hat` of the weights, not a number where there are none."""
 
     problem: PopulationProblem
     heads: Float[np.ndarray, "draw parameter"]
@@ -33,6 +37,7 @@ class Population:
     covariance: Float[np.ndarray, "parameter parameter"]
     log_evidence: float
     gradient: float
+    k_hat: float = np.nan
 
     def values(self) -> dict[str, np.ndarray]:
         """Path -> [draw]."""
@@ -64,8 +69,11 @@ def fitted(
     The spread between animals stays where it is while the mode is sought (a joint mode would run to a spread of 0),
     then takes the value at which the effects have variance one, `omega^2 <- omega^2 mean(eta^2 + var eta)`.
 
-    **Limits:** a Gaussian in all but the spread, whose own uncertainty is that of a standard deviation of so many
-    animals (for convenience).
+    Without effects of animals the unknowns are few: draws of Student's t about the mode are weighted by the density
+    (Pareto-smoothed) and drawn again, so that nothing is Gaussian.
+
+    **Limits:** with effects a Gaussian in all but the spread, whose own uncertainty is that of a standard deviation of
+    so many animals (for convenience).
 
     **Reference:** Lindstrom & Bates, Biometrics 46 (1990) 673; Dempster, Laird & Rubin, J. R. Stat. Soc. B 39 (1977).
     """
@@ -82,11 +90,38 @@ def fitted(
     covariance = _covariance(problem, z, free)
     used = np.asarray(problem.data.valid).any(axis=1).sum()
     covariance[spreads, spreads] = _spread_variance(problem, z, spreads, int(used))
+    gradient = float(np.abs(np.asarray(_value_and_slope(problem, jnp.asarray(z))[1])[free]).max())
+    if not effects:
+        heads, evidence, k_hat = reweighted(problem, z, covariance, draws, rng)
+        return Population(problem, heads, z, covariance, evidence, gradient, k_hat)
     head = z[:size] + rng.standard_normal((draws, size)) @ np.linalg.cholesky(covariance[:size, :size]).T
     _, sign_log = np.linalg.slogdet(covariance[np.ix_(free, free)])
     evidence = -value + 0.5 * (sign_log + free.size * np.log(2.0 * np.pi))
-    slope = _value_and_slope(problem, jnp.asarray(z))[1]
-    return Population(problem, head, z, covariance, float(evidence), float(np.abs(np.asarray(slope)[free]).max()))
+    return Population(problem, head, z, covariance, float(evidence), gradient)
+
+
+def reweighted(
+    problem: PopulationProblem, z: np.ndarray, covariance: np.ndarray, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, float, float]:
+    """`(draws, log evidence, k-hat)`: Student's t about the mode `z`, weighted by the density, drawn again and mixed.
+
+    **Reference:** Vehtari, Simpson, Gelman, Yao & Gabry, JMLR 25(72) (2024).
+    """
+    factor, size = np.linalg.cholesky(covariance), z.size
+    scale = np.sqrt(rng.chisquare(DEGREES, PROPOSALS) / DEGREES)
+    away = rng.standard_normal((PROPOSALS, size)) / scale[:, None]
+    proposed = z + away @ factor.T
+    log_proposal = multivariate_t(shape=np.eye(size), df=DEGREES).logpdf(away) - np.log(np.diagonal(factor)).sum()
+    log_ratio = np.asarray(_log_densities(problem, jnp.asarray(proposed))) - log_proposal
+    weights, k_hat = pareto_smooth(log_ratio)
+    ends = np.cumsum(np.exp(weights))
+    chosen = np.searchsorted(ends / ends[-1], (np.arange(draws) + rng.uniform()) / draws)
+    return proposed[rng.permutation(chosen)], float(logsumexp(log_ratio) - np.log(PROPOSALS)), k_hat
+
+
+@eqx.filter_jit
+def _log_densities(problem: PopulationProblem, z: Array) -> Array:
+    return jax.vmap(problem.log_density)(z)
 
 
 @eqx.filter_jit

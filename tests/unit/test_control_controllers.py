@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from control_case import CONTINUOUS, END, SLOTS, burden, draws, problem
+from control_case import CONTINUOUS, DAYS, END, SLOTS, burden, draws, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +29,7 @@ from tumortwin.control import (
     OnOff,
     OptaxProjected,
     PlanningProblem,
+    RecedingHorizon,
     RelaxAndRound,
     RiskLimit,
     RockafellarUryasev,
@@ -46,6 +47,7 @@ from tumortwin.control import (
     suitable_controller,
     vector_gradient,
 )
+from tumortwin.control._covariance_adaptation import searched
 from tumortwin.inference import Posterior
 
 LEVELS = DoseLevels(SLOTS, (0.0, 0.5, 1.0, 2.0))
@@ -105,6 +107,18 @@ def test_continuous_doses_reach_the_same_optimum(controller):
     assert float(found.variables[1]) == 0.0  # locked out
 
 
+def test_a_search_of_whole_numbers_solves_nothing_twice_and_begins_again():
+    case = problem(OnOff(SLOTS), (CumulativeDose("drug", 2.0),))  # 16 of 32 decisions
+    oracle = optimize(case, Exhaustive())
+    alone, again = (
+        optimize(case, CovarianceAdaptation(evaluations=300, restarts=r), key=KEY).convergence for r in (0, 3)
+    )
+    assert alone["strategies"] == 1 and again["strategies"] == 4 and alone["converged"] and again["converged"]
+    assert alone["value_evaluations"] <= again["value_evaluations"] <= 16  # 8 and more are asked for in a generation
+    assert alone["generations"] > 10
+    assert again["risk"] == pytest.approx(oracle.risk["value"], abs=1e-12)
+
+
 def test_bounds_alone_by_lbfgsb():
     case = problem(SlotDoses(SLOTS, high=(0.5, 1.0, 2.0, 0.0, 1.0)))
     found = optimize(case, ScipyGradient("L-BFGS-B"))
@@ -159,15 +173,20 @@ def test_an_outcome_that_cannot_be_had_is_infeasible_by_name():
         assert next(iter(found.value.excess.values())) == pytest.approx(1.0, abs=1e-6)
 
 
-CONTROLLERS = [*WHOLE[:2], BranchAndBound(max_nodes=30), CovarianceAdaptation(evaluations=60)]
+CONTROLLERS = [
+    *WHOLE[:2],
+    BranchAndBound(max_nodes=30),
+    CovarianceAdaptation(evaluations=60),
+    RecedingHorizon(Exhaustive(), (0.0, 10.0), DAYS, lambda visit, key: (draws(8, visit.index), None)),
+]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.floats(0.0, 6.0),
     st.sampled_from([0.0, 8.0, 15.0]),
     st.sampled_from([(7.0, 7.0), (0.0, 14.0), (30.0, 31.0)]),
-    st.integers(0, 3),
+    st.integers(0, 4),
 )
 def test_no_controller_returns_a_plan_that_breaks_a_limit(budget, interval, closed, which):
     limits = (CumulativeDose("drug", budget), MinimumInterval(interval), LockOut(*closed))
@@ -180,9 +199,21 @@ def test_no_controller_returns_a_plan_that_breaks_a_limit(budget, interval, clos
     assert given_days.size < 2 or np.diff(given_days).min() >= interval
 
 
-@pytest.mark.parametrize("controller", [Exhaustive(points=4), ScipyGradient(), CovarianceAdaptation(evaluations=100)])
-def test_the_order_of_the_draws_does_not_matter(controller):
-    case = problem(CONTINUOUS, (BUDGET,))
+@pytest.mark.parametrize(
+    ("controller", "decision"),
+    [
+        (Exhaustive(points=4), CONTINUOUS),
+        (ScipyGradient(), CONTINUOUS),
+        (OptaxProjected(steps=40), CONTINUOUS),
+        (CovarianceAdaptation(evaluations=100), CONTINUOUS),
+        (CovarianceAdaptation(evaluations=60), LEVELS),
+        (RelaxAndRound(), LEVELS),
+        (BranchAndBound(max_nodes=30), LEVELS),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_order_of_the_draws_does_not_matter(controller, decision):
+    case = problem(decision, (BUDGET,))
     order = np.random.default_rng(1).permutation(8)
     mixed = case.with_draws(jax.tree.map(lambda leaf: leaf[order], case.draws))
     ours, theirs = (optimize(p, controller, key=KEY) for p in (case, mixed))
@@ -260,6 +291,20 @@ def test_no_controller_breaks_a_curved_limit(total, effect, cap, which):
     doses = np.asarray(found.variables)
     assert doses.sum() <= total + 1e-9 and (doses * (1.0 + doses / 3.0)).sum() <= effect + 1e-9
     assert doses.min() >= 0.2 - 1e-9 and doses.max() <= cap + 1e-9
+
+
+def test_a_search_without_gradients_leaves_out_what_limits_hold_at_one_value():
+    limits = (TotalDose(6.0), FractionDose((2.0, 1.0) * 3, (0.0, 1.0) * 3))
+    case = PlanningProblem(
+        fractions_left, {"alpha": jnp.asarray([0.1, 0.3])}, RADIATION, LogBurden(END), Mean(), limits, sequential=False
+    )
+    controller = CovarianceAdaptation(evaluations=200)
+    state = controller.init(case, key=KEY)
+    np.testing.assert_array_equal(searched(state.nearest.region), [True, False] * 3)
+    assert state.strategy.ask().shape == (3,)
+    found = optimize(case, controller, key=KEY)
+    np.testing.assert_array_equal(found.variables[1::2], 1.0)
+    np.testing.assert_allclose(found.variables[::2], [0.0, 1.0, 2.0], atol=0.05)  # large and late fractions kill most
 
 
 def test_plans_of_a_drug_are_compared_but_have_no_equal_effect_twin():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tumortwin.control import CVaR, Entropic, Mean, Quantile
+from tumortwin.control import CVaR, Entropic, Mean, Quantile, RockafellarUryasev, WorstCase
 
 LOSSES = st.lists(st.floats(-100, 100), min_size=9, max_size=9)  # one size: one compilation
 
@@ -62,6 +62,16 @@ def test_cvar_rises_with_its_level_from_the_mean_to_the_worst(values):
 def test_integer_weights_are_repeated_draws(risk):
     z, w = jnp.asarray([3.0, -1.0, 7.0, 2.0]), np.asarray([2, 3, 1, 4])
     assert float(risk(z, jnp.asarray(w, dtype=float))) == pytest.approx(float(risk(jnp.repeat(z, w))))
+
+
+RISKS = [Mean(), CVaR(0.7), Quantile(0.6), Entropic(0.3), WorstCase(), RockafellarUryasev(0.7)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(LOSSES, st.permutations(range(9)), st.sampled_from(RISKS))
+def test_the_order_of_the_draws_changes_nothing(values, order, risk):
+    z = jnp.asarray(values)
+    assert float(risk(z[jnp.asarray(order)])) == pytest.approx(float(risk(z)), abs=1e-9)
 
 
 @pytest.mark.parametrize("risk", [Mean(), CVaR(0.7), Quantile(0.6), Entropic(0.3)])

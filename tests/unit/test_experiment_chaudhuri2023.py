@@ -9,7 +9,17 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from experiments.chaudhuri2023 import plans
-from experiments.chaudhuri2023.cohort import INITIAL, MEDIAN, SPREAD, Bank, inside, patients, posteriors, resampled
+from experiments.chaudhuri2023.cohort import (
+    INITIAL,
+    MEDIAN,
+    SPREAD,
+    Bank,
+    below_truth,
+    inside,
+    patients,
+    posteriors,
+    resampled,
+)
 from experiments.chaudhuri2023.model import (
     GOMPERTZ,
     LOGISTIC,
@@ -118,6 +128,16 @@ def test_the_posterior_by_the_bank_is_that_of_a_grid():
     mean = float((found.weights[0] * found.initial_mean[0]).sum())
     assert mean == pytest.approx((exact.sum(axis=0) * size).sum(), abs=0.01)
     assert found.k_hat[0] < 0.5 and found.effective[0] > 300
+    ours, ratio = below_truth(found, who), np.asarray(members["capacity_ratio"])
+    assert ours["initial"][0] == pytest.approx(_below(exact, size, np.log(who.initial[0])), abs=0.02)
+    log_capacity = np.log(who.truth["capacity_ratio"][0] * who.initial[0])
+    assert ours["capacity"][0] == pytest.approx(_below(exact, np.log(ratio)[:, None] + size, log_capacity), abs=0.02)
+
+
+def _below(weights, values, limit):
+    """Share below the limit on a grid; a cell that holds it counts by its middle: half of it."""
+    step = 2.5 / 60
+    return float((weights * np.clip((limit - values) / step + 0.5, 0.0, 1.0)).sum())
 
 
 def _same_moments(value, weight, own, share):
@@ -131,7 +151,7 @@ def test_posteriors_hold_their_truths_and_draws_follow_the_weights():
     rng = np.random.default_rng(6)
     who = patients(200, False, LOGISTIC, rng)
     found = posteriors(Bank.of(4_096, False, rng), who.readings)
-    held = inside(found, who, rng)
+    held = inside(found, who)
     assert set(held) == {"growth_rate", "alpha", "capacity", "initial", "alpha_beta"}
     assert all(0.89 <= each.mean() <= 0.99 for each in held.values())
     drawn = np.log(resampled(found, 400, rng)["alpha"]).mean(axis=1)

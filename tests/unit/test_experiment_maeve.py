@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import digamma, gammaln, polygamma
 
 from experiments.maeve_combination.arms import additive, bliss, observed, restricted_mean, same_second_dose
 from experiments.maeve_combination.model import FreeResponse, SaturatingResponse, volume_problem, weight_problem
 from experiments.maeve_combination.plan import grid_of, harm_probabilities
-from experiments.maeve_combination.population import fitted
+from experiments.maeve_combination.population import fitted, reweighted
 from experiments.maeve_combination.record import animals_of
 from tumortwin._errors import InputError
 from tumortwin.inference._population import with_subjects
@@ -118,6 +120,25 @@ def test_a_hidden_arm_says_nothing_and_the_mode_is_found() -> None:
     values = {path.removeprefix("typical."): value for path, value in found.values().items()}
     chance = harm_probabilities(found.problem.model, values, (1.0, 40.0))
     assert ((chance >= 0) & (chance <= 1)).all()
+
+
+class LogGamma(eqx.Module):
+    """z = ln x with x ~ Gamma(shape, 1): skewed, mode ln(shape), curvature shape."""
+
+    shape: jax.Array
+
+    def log_density(self, z: jax.Array) -> jax.Array:
+        return jnp.sum(self.shape * z - jnp.exp(z))
+
+
+def test_weighted_draws_about_a_mode_have_the_exact_moments_and_evidence() -> None:
+    shape = np.array([1.5, 4.0])
+    problem, mode, covariance = LogGamma(jnp.asarray(shape)), np.log(shape), np.diag(1.0 / shape)
+    drawn, evidence, k_hat = reweighted(problem, mode, covariance, 4000, np.random.default_rng(0))  # pyright: ignore[reportArgumentType]
+    np.testing.assert_allclose(drawn.mean(axis=0), digamma(shape), atol=0.04)  # the mode is off by .37 and .13
+    np.testing.assert_allclose(drawn.var(axis=0), polygamma(1, shape), rtol=0.08)  # the curvature by 29 and 12 %
+    assert evidence == pytest.approx(gammaln(shape).sum(), abs=0.03)
+    assert k_hat < 0.7
 
 
 def test_the_grid_of_doses_has_those_that_were_tried() -> None:

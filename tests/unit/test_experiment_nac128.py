@@ -10,7 +10,7 @@ import pytest
 from experiments.nac128.model import ANTHRACYCLINE, HALF_LIFE, TAXANE, Timed, burden, draws, killed
 from experiments.nac128.run import LIMITS, LastLogBurden, broken_limits
 from experiments.nac128.schedules import Neoadjuvant, every_schedule
-from tumortwin.control import Region
+from tumortwin.control import Nearest, Region
 from tumortwin.treatments import Course
 
 
@@ -46,6 +46,18 @@ def test_limits_agree_with_the_list_of_doses():
     admitted = Region.of(Neoadjuvant(), LIMITS["limited"]).keeps(every)
     assert 0 < admitted.sum() < 128
     np.testing.assert_array_equal(admitted, [broken_limits(v) == 0 for v in every])
+
+
+def test_the_nearest_admissible_schedule_is_the_nearest_of_all():
+    """The closed days are no convex limit: tangents to it lead astray."""
+    region = Region.of(Neoadjuvant(), LIMITS["limited"])
+    every, nearest = every_schedule(), Nearest.of(region)
+    admitted = every[region.keeps(every)]
+    between = np.random.default_rng(0).uniform(-0.2, 1.2, (20, 6)) * region.upper
+    for target in [*every[::3], *between]:
+        found = nearest.whole(target)
+        assert found is not None and region.contains(found)
+        assert np.abs(found - target).sum() == pytest.approx(np.abs(admitted - target).sum(axis=1).min(), abs=1e-12)
 
 
 def test_kills_integrate_the_exponentials():

@@ -1,6 +1,8 @@
 """The nearest admissible decision: projection on the region, and the nearest whole numbers in it."""
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 from scipy.optimize import minimize, nnls
@@ -12,6 +14,8 @@ from tumortwin.control._region import TOLERANCE, Region, Rows
 SECTIONS, SECTIONINGS = 64, 9
 """The last admissible point of a segment is found to 1 / 64^9 by nine calls of one program; a bisection takes 54."""
 MOST_CUTS = 20
+MOST_LISTED = 20_000
+"""Whole decisions up to which all that keep curved limits are listed, and the nearest is exact."""
 SAFETY = 1e-12
 """What a projection keeps away from rows, so that rounding does not leave them."""
 
@@ -28,7 +32,8 @@ class Nearest:
 
     Build it with `Nearest.of(region)`.
 
-    **Limits:** with curved limits that are not convex an answer is inside, but not always the nearest (mathematical).
+    **Limits:** with curved limits that are not convex an answer is inside, but not always the nearest (mathematical);
+    among up to 20,000 whole decisions it is.
 
     **Reference:** Lawson and Hanson, Solving Least Squares Problems, ch. 23 (1974).
     """
@@ -69,15 +74,20 @@ class Nearest:
     def whole(self, target: np.ndarray) -> np.ndarray | None:
         """The decision nearest to `target` (sum of absolute differences) that keeps every limit and whole number.
 
-        A mixed-integer linear program; curved convex limits enter as the tangents that its answers violate (outer
-        approximation, at the boundary on the way to the inner point). Should `MOST_CUTS` tangents not suffice, the last
-        answer is walked in by single steps, nearest no longer. None when no decision is found.
+        A mixed-integer linear program; with curved limits the nearest of all decisions that keep them, where there are
+        at most `MOST_LISTED`. More, or continuous components beside: curved convex limits enter as the tangents that
+        its answers violate (outer approximation, at the boundary on the way to the inner point). Should `MOST_CUTS`
+        tangents not suffice, the last answer is walked in by single steps, nearest no longer. None when no decision is
+        found.
         """
         region = self.region
         rounded = np.where(region.space.integer, np.round(target), target)
         rounded = np.clip(rounded, region.lower, region.upper)
         if region.contains(rounded):
             return rounded
+        if self._listed is not None:
+            apart = np.abs(self._listed - target).sum(axis=1)
+            return self._listed[np.argmin(apart)].copy() if apart.size else None
         rows = region.coupling
         found = None
         for _ in range(MOST_CUTS):
@@ -89,6 +99,21 @@ class Nearest:
                 return found
             rows = _with_tangents(region, rows, self.drawn_in(found), found)
         return None if found is None else _walked_in(region, found)
+
+    @functools.cached_property
+    def _listed(self) -> np.ndarray | None:
+        """All decisions [m n] within curved limits; None where limits are affine, or decisions too many."""
+        region = self.region
+        if not region.curved or not region.space.integer.all():
+            return None
+        counts = np.maximum(region.upper - region.lower + 1.0, 0.0)
+        if math.prod(counts) > MOST_LISTED:
+            return None
+        axes = [low + np.arange(int(n)) for low, n in zip(region.lower, counts, strict=True)]
+        every = np.stack([grid.ravel() for grid in np.meshgrid(*axes, indexing="ij")], axis=1)
+        rows = np.arange(-(-len(every) // SECTIONS) * SECTIONS).reshape(-1, SECTIONS)  # one program for any number
+        parts = [region.keeps(every[np.minimum(part, len(every) - 1)]) for part in rows]
+        return every[np.concatenate([np.zeros(0, bool), *parts])[: len(every)]]
 
 
 def _least_distance(region: Region, target: np.ndarray) -> np.ndarray:
