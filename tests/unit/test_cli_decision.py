@@ -232,7 +232,7 @@ TABLES = [
 def short(config) -> None:
     """A few steps of any search."""
     search = config.controller.search
-    few = {"evaluations": 40, "max_iterations": 5, "steps": 30, "max_steps": 2, "max_nodes": 20}
+    few = {"evaluations": 40, "max_iterations": 5, "steps": 15, "max_steps": 2, "max_nodes": 20}
     for name in few.keys() & (set() if search == "suitable" else set(search)):
         search[name] = few[name]
 
@@ -324,8 +324,8 @@ SCANS = [
 
 def chemoradiation(draw, schedule) -> Curve:
     """Exponential growth under linear-quadratic fractions and a drug that kills in proportion to its dose."""
-    days = jnp.linspace(0.0, 180.0, 10)
-    killed = jnp.zeros(10)
+    days = jnp.linspace(0.0, 180.0, 5)
+    killed = jnp.zeros(5)
     radiation = schedule.radiotherapy
     for times, kill in (
         (radiation.times, draw["alpha"] * radiation.doses * (1.0 + radiation.doses / 10.0)),
