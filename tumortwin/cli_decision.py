@@ -30,7 +30,6 @@ from tumortwin.control import (
     ProjectedGradient,
     Recommendation,
     Region,
-    ScipyGradient,
     WeeklyFractions,
     check_feasible,
 )
@@ -159,10 +158,9 @@ def search_of(
             start_step=start_step,
         )
     if settings.search == SUITABLE:
-        search = ScipyGradient(max_iterations=int(settings.max_gradients)) if weekly else None
-    else:
-        search = instantiate(settings.search, where="controller.search")
-    return Delivered(search, standard, start_step=start_step) if weekly and search is not None else search
+        return None
+    search = instantiate(settings.search, where="controller.search")
+    return Delivered(search, standard, start_step=start_step) if weekly else search
 
 
 def shown_schedules(found: Recommendation, origin: float = 0.0) -> list[ShownSchedule]:

@@ -267,7 +267,6 @@ def test_a_virtual_tumor_is_drawn_from_what_the_configuration_says():
     [
         ("open_loop", ProjectedGradient),
         ("slsqp", ScipyGradient),
-        ("suitable", ScipyGradient),
         ("momentum", OptaxProjected),
         ("cma_es", CovarianceAdaptation),
     ],  # fmt: skip
