@@ -78,9 +78,6 @@ class Combination(eqx.Module):
     clearance: Array = parameter(unit=units.RATE)
     strength: Array = parameter(unit="1")
     interaction: Array = parameter(unit="1")
-    quickening: Array = parameter(unit="1")
-    residue: Array = parameter(unit=units.FRACTION)
-    counted_until: float = eqx.field(static=True, kw_only=True)
 
     def volume(self, days: Array, start: Array, first: Array, second: Array) -> Array:
         """[subject, time], or [time] of scalars."""
@@ -93,13 +90,10 @@ class Combination(eqx.Module):
         gone = jnp.exp(-b * days)
         free = jnp.exp(-b * jnp.maximum(days - GIVEN_FOR, 0.0))
         base = g / b * (1.0 - gone) - u / b * (free - gone)
-        faster = jnp.maximum(1.0 + self.quickening * GIVEN_FOR * slowing, 0.0)[..., None]
-        cleared = (g + c * faster) * SHARPNESS * jax.nn.softplus((days - tau) / SHARPNESS)
+        cleared = (g + c) * SHARPNESS * jax.nn.softplus((days - tau) / SHARPNESS)
         survivors = -kill * gone
-        share = -jnp.expm1(-jnp.maximum(kill, 1e-12))
-        doomed = jnp.log(share) - cleared
-        left = self.residue * share * -jnp.expm1(-cleared) * (days < self.counted_until)
-        return start[..., None] * (jnp.exp(base + jnp.logaddexp(survivors, doomed)) + left) + LEAST_CURVE
+        doomed = jnp.log(-jnp.expm1(-jnp.maximum(kill, 1e-12))) - cleared
+        return start[..., None] * jnp.exp(base + jnp.logaddexp(survivors, doomed)) + LEAST_CURVE
 
 
 class WeightLoss(eqx.Module):
@@ -142,15 +136,7 @@ def _saturating(name: str, limit: Any, half: float) -> tuple[SaturatingResponse,
     return response, {f"{name}.limit": shared(limit), f"{name}.half": shared(LogNormal(np.log(half), 1.5))}
 
 
-MORE = {
-    "quickening": shared(Normal(0.0, 0.5), "identity"),
-    "residue": shared(LogNormal(np.log(0.2), 0.7)),
-}
-
-
-def volume_problem(
-    animals: Animals, *, monotone: bool = False, hidden: int | None = None, more: tuple[str, ...] = ()
-) -> PopulationProblem:
+def volume_problem(animals: Animals, *, monotone: bool = False, hidden: int | None = None) -> PopulationProblem:
     """Growth and log-kill differ between animals; the rest is shared. Priors know a factor of some three."""
     first, second = animals.levels
     if monotone:
@@ -160,19 +146,7 @@ def volume_problem(
         slowing, of_slowing = _free("slowing", first, Normal(0.0, 0.1), "identity")
         kill, of_kill = _free("relative_kill", second, LogNormal(0.0, 1.0), "log")
     one = jnp.asarray(1.0)
-    model = Combination(
-        slowing,
-        kill,
-        0.1 * one,
-        0.02 * one,
-        5.0 * one,
-        0.1 * one,
-        4.0 * one,
-        0.0 * one,
-        0.0 * one,
-        0.0 * one,
-        counted_until=32.0,
-    )
+    model = Combination(slowing, kill, 0.1 * one, 0.02 * one, 5.0 * one, 0.1 * one, 4.0 * one, 0.0 * one)
     varying = {
         "growth_rate": Varying(LogNormal(np.log(0.12), 0.5), HalfNormal(0.3), centered=False),
         "strength": Varying(LogNormal(np.log(4.0), 0.7), HalfNormal(0.5), centered=False),
@@ -182,7 +156,6 @@ def volume_problem(
         "interaction": shared(Normal(0.0, 0.5), "identity"),
         **of_slowing,
         **of_kill,
-        **{name: MORE[name] for name in more},
     }
     error, prior = LogNormalError(0.3 * one), {"log_sd": LogNormal(np.log(0.3), 0.5)}
     return PopulationProblem(model, varying, error, prior, animals.volumes(hidden), solve_volume)

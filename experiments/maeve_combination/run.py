@@ -70,6 +70,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     with run.progress.task("weights"):
         weight, rising = (fitted(weight_problem(animals, monotone=m), draws, rng=rng) for m in (False, True))
     found += of_monotone(run, animals, volume, weight, rising, rng, quick)
+    found.append(measured("weight_posterior_k_hat", weight.k_hat))
     folds = held_out(run, animals, volume, draws, rng, FEW if quick else None)
     found += of_folds(animals, folds, {} if quick else expected)
     found += of_times(animals, folds)
