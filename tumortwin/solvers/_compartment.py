@@ -184,14 +184,8 @@ def _flown(model: AbstractFlow, jump: Callable, state: Any, ts: Array, events: _
     begun = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, after)
     starts = jnp.concatenate([t0[None], events.days])
     which = jnp.sum(events.days[None] < ts[:, None], axis=1)
-    chosen = which[:, None] == jnp.arange(starts.size)[None]
-
-    def at(x: Array) -> Array:
-        """`x[which]`, whose derivative is a sum and no scatter."""
-        return jnp.sum(jnp.where(_like(chosen, x[None]), x[None], 0.0), axis=1)
-
-    since = jnp.where(ts < t0, 0.0, ts - at(starts))
-    return jax.vmap(model.advance)(jax.tree.map(at, begun), since, at(events.levels))
+    since = jnp.where(ts < t0, 0.0, ts - starts[which])
+    return jax.vmap(model.advance)(jax.tree.map(lambda x: x[which], begun), since, events.levels[which])
 
 
 def _integrated(model: Any, jump: Callable, state: Any, events: _Events, place: Array, t0: Array) -> tuple[Any, Array]:
