@@ -15,7 +15,7 @@ from tumortwin.cli_cohort_plan import plan_rows, recommended_for_subjects, subje
 from tumortwin.cli_cohort_report import cohort_report_data
 from tumortwin.cli_cohort_scores import cohort_scores
 from tumortwin.cli_files import LEVELS, Checkpoints, keep_posterior, posterior_rows, row_of, stored_posterior
-from tumortwin.cli_table import DRUG, Cohort, load_cohort, problem_of, table_files, units_of
+from tumortwin.cli_table import DRUG, Cohort, last_known, load_cohort, problem_of, table_files, units_of
 from tumortwin.config import ConfigError, config_dir, group_options, instantiate
 from tumortwin.inference import (
     SUBJECT,
@@ -132,12 +132,19 @@ def _keep_posterior(run: Run, setting: Setting, posterior: Posterior) -> None:
 
 
 def forecast_days(config: DictConfig, cohort: Cohort) -> tuple[np.ndarray, int]:
-    """Days [subject, time] on each subject's own clock, and how many of the first are held-out readings (padded)."""
-    rows, seen = cohort.held.padded(cohort.quantity), cohort.known.padded(cohort.quantity)
+    """Days [subject, time] on each subject's own clock, and how many of the first are held-out readings (padded).
+
+    The others draw its curve: even steps to the end, but for the day of the last known reading and that of the horizon,
+    each in the place of the nearest.
+    """
+    rows, last = cohort.held.padded(cohort.quantity), last_known(cohort) - cohort.origin
     hidden = np.where(rows.valid, rows.times - cohort.origin[:, None], 0.0)
-    last_seen = np.where(seen.counts > 0, np.max(np.where(seen.valid, seen.times, -np.inf), axis=1), cohort.origin)
-    end = np.maximum(last_seen - cohort.origin + float(config.horizon), np.max(hidden, axis=1, initial=0.0))
+    ahead = last + float(config.horizon)
+    end = np.maximum(ahead, np.max(hidden, axis=1, initial=0.0))
     grid = end[:, None] * np.linspace(0.0, 1.0, int(config.cohort.grid))[None]
+    for wanted in (last, ahead) if grid.shape[1] > 2 else ():
+        place = 1 + np.argmin(np.abs(grid[:, 1:-1] - wanted[:, None]), axis=1)
+        grid[np.arange(len(grid)), place] = wanted
     return np.concatenate([hidden, grid], axis=1), hidden.shape[1]
 
 

@@ -10,7 +10,7 @@ from tumortwin._errors import InputError
 from tumortwin.cli_cite import references
 from tumortwin.cli_files import stored_posterior
 from tumortwin.cli_report_plan import planned_schedule
-from tumortwin.cli_table import Cohort, exposure_of
+from tumortwin.cli_table import Cohort, exposure_of, last_known
 from tumortwin.inference import BETWEEN, COVARIATE, RESIDUAL, TYPICAL, Posterior
 from tumortwin.io import read_curves
 from tumortwin.metrics import quantile
@@ -48,6 +48,7 @@ def cohort_report_data(config: DictConfig, run: Run, cohort: Cohort) -> r.Cohort
         notes=cohort.notes,
         parameters=() if posterior is None else _parameters(posterior),
         diagnostics=None if posterior is None else _diagnostics(posterior),
+        outlook=None if curves is None else _outlook(config, cohort, curves),
         panels=() if curves is None else _panels(config, cohort, curves),
         scores=_scores(rows),
         steps=_steps(rows),
@@ -175,6 +176,34 @@ def _parameters(posterior: Posterior) -> tuple[r.ParameterDraws, ...]:
 def _diagnostics(posterior: Posterior) -> r.Diagnostics:
     method = posterior.info["calibrator"]
     return r.Diagnostics(posterior.diagnostics, posterior.statement, METHODS.get(method, str(method)))
+
+
+def _outlook(config: DictConfig, cohort: Cohort, curves: Any) -> r.Outlook | None:
+    """Every subject's curve on the day of its last known reading and `horizon` later, draw by draw."""
+    days, arrays, attrs = curves
+    if tuple(attrs["subjects"]) != cohort.subjects:
+        return None
+    skip, last = int(attrs["hidden"]), last_known(cohort)
+    now, then = (
+        np.stack(
+            [
+                [np.interp(day, days[s, skip:], draw) for draw in arrays["curve"][:, s, skip:]]
+                for s, day in enumerate(wanted)
+            ]
+        )
+        for wanted in (last, last + float(config.horizon))
+    )
+    change, expected = np.quantile(then - now, [0.025, 0.5, 0.975], axis=1), np.median(then, axis=1)
+    low, middle, high = np.quantile(expected, [0.25, 0.5, 0.75])
+    return r.Outlook(
+        horizon=float(config.horizon),
+        subjects=len(last),
+        larger=int(np.sum(change[1] > 0)),
+        certain=int(np.sum((change[0] > 0) | (change[2] < 0))),
+        middle=float(middle),
+        low=float(low),
+        high=float(high),
+    )
 
 
 def _panels(config: DictConfig, cohort: Cohort, curves: Any) -> tuple[r.SubjectPanel, ...]:

@@ -318,6 +318,12 @@ def _check_readings(cohort: Cohort, residual: Any, data: Measurements) -> None:
     )
 
 
+def last_known(cohort: Cohort) -> np.ndarray:
+    """Day [subject] of the last known reading on the table's clock; of the first one where all are held out."""
+    seen = cohort.known.padded(cohort.quantity)
+    return np.where(seen.counts > 0, np.max(seen.times, axis=1, initial=-np.inf, where=seen.valid), cohort.origin)
+
+
 def units_of(problem: PopulationProblem, measured: str) -> dict[str, str]:
     """The unit of every path of a posterior; what is on the scale of the measurement has the table's unit."""
     known = parameter_units(problem.model)
@@ -331,4 +337,5 @@ def units_of(problem: PopulationProblem, measured: str) -> dict[str, str]:
 
 
 def _in_table(unit: str, measured: str) -> str:
-    return measured if unit in ("measured", VOLUME) else unit
+    found = {"measured": measured, VOLUME: measured, "measured/day": f"{measured}/day"}
+    return found.get(unit, unit)

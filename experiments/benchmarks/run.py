@@ -182,6 +182,7 @@ def populations(quick: bool) -> Iterator[Verdict]:
     yield measured("population_53_mice_divergences", found["divergences"], "1")
     yield measured("population_53_mice_animals", found["animals"], "1")
     yield measured("population_53_mice_ess_per_second", found["ess"] / found["seconds"], "1/s")
+    yield measured("population_53_mice_ess_per_cpu_second", found["ess"] / found["cpu"], "1/s")
     lesions = population.alone("lesions", [])
     if isinstance(lesions, str):
         raise RuntimeError(f"required: a posterior of the lesions; received: {lesions}")
@@ -197,6 +198,8 @@ def populations(quick: bool) -> Iterator[Verdict]:
         yield measured(f"population_53_mice_{sampler}_least_ess", peer["ess"], "1")
         yield measured(f"population_53_mice_{sampler}_r_hat", peer["r_hat"], "1")
         yield measured(f"population_53_mice_{sampler}_ess_per_second", peer["ess"] / peer["seconds"], "1/s")
+        yield measured(f"population_53_mice_{sampler}_ess_per_cpu_second", peer["ess"] / peer["cpu"], "1/s")
+        yield measured(f"population_53_mice_{sampler}_divergences", peer["divergences"], "1")
 
 
 PARTS: dict[str, Callable[[bool], Iterator[Verdict]]] = {

@@ -78,6 +78,15 @@ def test_trees_of_the_warmup_have_a_depth_of_their_own():
         NutsCalibrator(warmup_tree_depth=0)
 
 
+@pytest.mark.parametrize("largest, dense", [(2, True), (1, False)])
+def test_a_mass_matrix_has_correlations_up_to_so_many_parameters(largest, dense):
+    problem = linear.problem()
+    assert problem.size == 2
+    sampler = NutsCalibrator(laplace=None, dense=True, largest_dense=largest, chains=3, warmup=10, draws=10, chunk=10)
+    state = sampler.step(problem, sampler.init(problem, key=jax.random.key(0)))
+    assert ((3, 2, 2) in {leaf.shape for name, leaf in state.items() if name.startswith("kernel_")}) == dense
+
+
 def test_the_map_is_the_mode_to_the_tolerance_and_is_found_in_few_solves():
     problem = linear.problem()
     mean, covariance = linear.exact(problem)

@@ -1,8 +1,13 @@
 """The whole command on a small table: what it leaves, what it refuses, and that it resumes with the same numbers."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,6 +35,23 @@ QUICK = [
     "cluster=local", "runtime.progress=off",
 ]  # fmt: skip
 SUBJECTS = 7
+PATIENCE = 240.0  # [s] on a busy machine
+# The command line in a process that kills itself after a checkpoint of the sampler, or in the middle of the forecast.
+VICTIM = """
+import os, signal, sys
+from tumortwin import cli, cli_cohort
+from tumortwin.cli_files import Checkpoints
+owner, name, last = {"sampling": (Checkpoints, "save", 3), "forecast": (cli_cohort, "_forecast_csv", 1)}[sys.argv[1]]
+whole, calls = getattr(owner, name), []
+def doomed(*args):
+    found = whole(*args)
+    calls.append(name)
+    if len(calls) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+setattr(owner, name, doomed)
+sys.exit(cli.main(sys.argv[2:]))
+"""
 
 
 def visits(seed: int = 0) -> str:
@@ -43,6 +65,12 @@ def visits(seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
+def line_of(folder: Path, verb: str, *more: str, runs: str = "runs") -> list[str]:
+    """The arguments of a command on the clinic's table."""
+    quick = [q for q in QUICK if not (more and more[0].startswith("calibrator=") and "calibrator." in q)]
+    return [verb, *quick, f"table.declaration={folder / 'mine.yaml'}", f"paths.runs={folder / runs}", *more]
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A clinic's folder, the finished run of its table, and how to give further commands."""
@@ -54,10 +82,8 @@ def world(tmp_path_factory):
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
 
         def command(verb: str, *more: str, code: int = 0, runs: str = "runs") -> Path | None:
-            quick = [q for q in QUICK if not (more and more[0].startswith("calibrator=") and "calibrator." in q)]
-            line = [verb, *quick, f"table.declaration={folder / 'mine.yaml'}", f"paths.runs={folder / runs}", *more]
             before = set((folder / runs).rglob("provenance.json"))
-            assert main(line) == code
+            assert main(line_of(folder, verb, *more, runs=runs)) == code
             found = set((folder / runs / verb).rglob("provenance.json"))
             return next(((p.parent) for p in found - before), next((p.parent for p in found), None))
 
@@ -102,8 +128,9 @@ def test_the_page_says_what_it_is_and_what_has_to_be_known(world):
     page = (world[2] / "report.html").read_text()
     for words in (
         "Research software, not a medical device", "7 subjects", "12 held out", "p0 has a single known reading",
-        "pooled with the others, not dropped", "persistence", "regressor", "Prior", "Posterior", "95 %", "git",
-        "table.declaration", "doi:10.1371/journal.pcbi.1003800", "arm=a", "no mechanism",
+        "pooled with the others, not dropped", "days after its last known reading", "persistence", "regressor",
+        "Prior", "Posterior", "95 %", "git", "table.declaration", "doi:10.1371/journal.pcbi.1003800",
+        "arm=a", "no mechanism",
     ):  # fmt: skip
         assert words in page, words
     assert 'src="http' not in page and page.count("data:image/png;base64") == 3
@@ -145,6 +172,35 @@ def test_an_interrupted_sampler_resumes_with_the_same_numbers(world, monkeypatch
     assert len(saves) == 6 and len(list((folder / "stopped").rglob("DONE"))) == 1
     for path, draws in read_posterior(run / "posterior.zarr")[0].items():
         np.testing.assert_array_equal(draws, read_posterior(again / "posterior.zarr")[0][path])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twice_ends_with_the_same_numbers_and_nothing_done_is_done_again(world, monkeypatch):
+    """Kill -9 between two chunks of the sampler, then in the forecast of the same command; then the same command."""
+    folder, command, run = world
+    # Programs that this process has compiled are there for its victims, which it waits for.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(cli_cohort.__file__).parents[1]),
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
+    }
+    line, left = line_of(folder, "twin", runs="killed"), folder
+    for stage, done in (("sampling", False), ("forecast", True)):
+        command_line = [sys.executable, "-c", VICTIM, stage, *line]
+        victim = subprocess.run(command_line, env=environment, timeout=PATIENCE, capture_output=True, text=True)
+        assert victim.returncode == -signal.SIGKILL, victim.stderr
+        (left,) = (p.parent for p in (folder / "killed").rglob("provenance.json"))
+        assert (left / "posterior.zarr").exists() == done
+        assert not (left / "forecast.csv").exists() and not (left / "DONE").exists()
+
+    def again(*args, **kwargs):
+        raise AssertionError("a finished stage was begun again")
+
+    monkeypatch.setattr(cli_cohort, "calibrate", again)
+    assert command("twin", runs="killed") == left and (left / "report.html").exists()
+    for path, draws in read_posterior(run / "posterior.zarr")[0].items():
+        np.testing.assert_array_equal(draws, read_posterior(left / "posterior.zarr")[0][path])
+    assert rows_of(left) == rows_of(run)
 
 
 def test_an_interrupted_run_redoes_only_what_is_missing(world):

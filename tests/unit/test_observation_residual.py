@@ -43,6 +43,18 @@ def test_exact_values_and_intervals_have_the_probability_of_scipy(name):
 
 
 @pytest.mark.parametrize("name", ERRORS)
+def test_readings_beside_an_interval_have_the_same_density_as_without_one(name):
+    """The tails are left out where there is no interval; neither value nor gradient may tell."""
+    error, reference = ERRORS[name]
+    curve, low, high = (jnp.asarray(x) for x in ([5.0, 20.0, 40.0], [6.0, 19.0, 30.0], [6.0, 19.0, 50.0]))
+    slope = jax.jit(jax.value_and_grad(lambda f, a, b: jnp.sum(error.log_likelihood(f, a, b)[:2])))
+    (with_one, first), (without, second) = slope(curve, low, high), slope(curve, low, low)
+    expected = reference(5.0).logpdf(6.0) + reference(20.0).logpdf(19.0)
+    assert float(without) == pytest.approx(expected, rel=1e-10) == float(with_one)
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ERRORS)
 def test_gradients_are_those_of_central_differences_also_for_what_is_not_used(name):
     error, _ = ERRORS[name]
     low, high = jnp.asarray([6.0, 0.0, 30.0, 4.0]), jnp.asarray([6.0, 5.0, jnp.inf, 4.5])

@@ -134,6 +134,19 @@ def test_a_cohorts_best_baseline_by_each_measure_is_named() -> None:
     assert (tile.value, tile.label) == ("8.20", "by persistence, the best baseline in this")
 
 
+def test_what_is_expected_of_a_cohort_stands_in_the_answer() -> None:
+    data = r.CohortReport(
+        "t", "q", "c", "diameter", "mm", 20, 100, 0, {}, outlook=r.Outlook(90.0, 20, 12, 5, 31, 12, 45)
+    )
+    said = dict(cohorts.cohort_answer(data).paragraphs)["Outlook"]
+    assert said.startswith(
+        "90 days after its last known reading the diameter is expected to be larger than on that day in"
+    )
+    assert "in 12 of 20 subjects" in said and "in 5 of them the 95 % interval of the change leaves no doubt" in said
+    assert said.endswith("The middle subject is expected at 31.0 mm, the middle half of them at 12.0 to 45.0.")
+    assert "Outlook" not in dict(cohorts.cohort_answer(dataclasses.replace(data, outlook=None)).paragraphs)
+
+
 def test_what_is_beyond_the_edge_stands_in_the_answer() -> None:
     data = dataclasses.replace(forecast_data(9900.0, 12300.0, 8100.0, 17900.0), beyond="So far.")
     assert dict(sentences.answer(data).paragraphs)["Beyond the edge"] == "So far."

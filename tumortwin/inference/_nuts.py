@@ -41,7 +41,8 @@ class NutsCalibrator(AbstractCalibrator):
     Needs a `solve` with reverse-mode derivatives.
 
     **Arguments:** `laplace`: the stage before, or `None`; `start`: with `laplace=None`, the stage that finds where the
-    chains start (`None`: the prior); `dense`: whether an adapted mass matrix has correlations;
+    chains start (`None`: the prior); `dense`: whether an adapted mass matrix has correlations, of `largest_dense`
+    parameters at most (`None`: of any number; beyond it the matrix is diagonal);
     `warmup` and `draws` a chain; `accept`: target acceptance; `tree_depth`: at most `2^depth - 1`
     gradients a transition; `warmup_tree_depth`: the same in the warmup (`None`: as after it); `threads`: chains that
     run at the same time, each one after another otherwise (a `vmap` over 3-D solves is 3-5 times slower); `vectorized`
@@ -50,7 +51,7 @@ class NutsCalibrator(AbstractCalibrator):
     **Good values:** warmup 100-300 after a Laplace stage, 500-1000 without; draws 250-1000, accept .8, tree_depth 6-10,
     warmup_tree_depth 5 where a mass matrix is adapted: before it is known trajectories are long and teach little (of
     the 304,000 gradients for 53 mice 244,000 were spent in the warmup; with depth 5 it takes 97,000, and the draws are
-    as good).
+    as good). `dense` with more than some 5 transitions of warmup a parameter; its matrix costs size^2 a gradient.
 
     Reference: Hoffman & Gelman (2014), JMLR 15:1593; Phan, Pradhan & Jankowiak (2019), arXiv:1912.11554 (NumPyro).
     """
@@ -58,6 +59,7 @@ class NutsCalibrator(AbstractCalibrator):
     laplace: LaplaceCalibrator | None = LaplaceCalibrator()
     start: PathfinderCalibrator | None = None
     dense: bool = False
+    largest_dense: int | None = None
     chains: int = 4
     warmup: int = 150
     draws: int = 250
@@ -188,7 +190,9 @@ class NutsCalibrator(AbstractCalibrator):
         """Where the chains start, and the inverse mass matrix to start with (`None`: the identity)."""
         if self.start is not None:
             found, covariance = self.start.starts(state, self.chains, key=key)
-            return jnp.asarray(found), jnp.asarray(covariance if self.dense else np.diag(covariance))
+            return jnp.asarray(found), jnp.asarray(
+                covariance if _is_dense(self, len(covariance)) else np.diag(covariance)
+            )
         if self.laplace is None:
             return HALFWAY * _prior_points(space[0], self.chains, key), None
         return jax.random.normal(key, (self.chains, space[1].shape[0])), None
@@ -254,6 +258,10 @@ def _potential(problem: AbstractProblem | None, mean: Array, factor: Array) -> A
     return lambda epsilon: -problem.log_density(_moved((problem, mean, factor), epsilon))
 
 
+def _is_dense(settings: NutsCalibrator, size: int) -> bool:
+    return settings.dense and (settings.largest_dense is None or size <= settings.largest_dense)
+
+
 def _kernel(
     settings: NutsCalibrator, space: Space, start: Array | ParamInfo, key: Array, metric: Array | None = None
 ) -> tuple[Any, Any]:
@@ -265,7 +273,7 @@ def _kernel(
         step_size=settings.first_step,
         inverse_mass_matrix=metric,
         adapt_mass_matrix=settings.laplace is None,
-        dense_mass=settings.dense,
+        dense_mass=_is_dense(settings, space[1].shape[0]),
         target_accept_prob=settings.accept,
         # A pair (warmup, afterwards) is what NumPyro documents; its annotation says int.
         max_tree_depth=(settings.warmup_tree_depth or settings.tree_depth, settings.tree_depth),  # pyright: ignore[reportArgumentType]

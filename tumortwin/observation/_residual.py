@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Inexact
@@ -46,11 +47,16 @@ class AbstractNormalError(AbstractResidualError):
         """
         exact = lower == upper
         density = self.noise(curve).log_prob(jnp.where(exact, lower, jnp.maximum(curve, _LEAST)))
-        low, high = (
-            self._bound(curve, jnp.where(exact, -jnp.inf, lower)),
-            self._bound(curve, jnp.where(exact, jnp.inf, upper)),
-        )
-        return jnp.where(exact, density, log_ndtr_between(low, high))
+
+        def with_intervals() -> Shaped:
+            low, high = (
+                self._bound(curve, jnp.where(exact, -jnp.inf, lower)),
+                self._bound(curve, jnp.where(exact, jnp.inf, upper)),
+            )
+            return jnp.where(exact, density, log_ndtr_between(low, high))
+
+        # Tails of the normal distribution cost several times the density: a table without intervals does not pay.
+        return jax.lax.cond(jnp.all(exact), lambda: density, with_intervals)
 
     def _bound(self, curve: Shaped, values: Shaped) -> Shaped:
         """`standardized`, infinities as they are and without a gradient."""

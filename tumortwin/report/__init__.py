@@ -2,6 +2,7 @@
 
 from tumortwin.report._cohort import CohortReport as CohortReport
 from tumortwin.report._cohort import MethodScore as MethodScore
+from tumortwin.report._cohort import Outlook as Outlook
 from tumortwin.report._cohort import SubjectPanel as SubjectPanel
 from tumortwin.report._data import TWIN as TWIN
 from tumortwin.report._data import Anatomy as Anatomy

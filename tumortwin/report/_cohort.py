@@ -54,6 +54,23 @@ class MethodScore:
     worse_by: tuple[float, float, float] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What is expected of the subjects `horizon` days after the last known reading of each.
+
+    `larger`: how many are more likely than not to have more than on that day; `certain`: for how many the 95 % interval
+    of the change leaves 0 out; `middle`, `low`, `high`: median and quartiles, over subjects, of the expected value.
+    """
+
+    horizon: float
+    subjects: int
+    larger: int
+    certain: int
+    middle: float
+    low: float
+    high: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class CohortReport:
     """Everything a report on a cohort says.
@@ -75,6 +92,7 @@ class CohortReport:
     notes: tuple[str, ...] = ()
     parameters: tuple[ParameterDraws, ...] = ()
     diagnostics: Diagnostics | None = None
+    outlook: Outlook | None = None
     panels: tuple[SubjectPanel, ...] = ()
     scores: tuple[MethodScore, ...] = ()
     steps: tuple[tuple[str, float, float, float], ...] = ()

@@ -47,17 +47,33 @@ def cohort_answer(data: CohortReport) -> Answer:
     mine, rival, nearest = data.score(TWIN), _best(data, "crps"), _best(data, "error")
     if mine is None:
         line = f"{data.subjects} subjects were forecast from {data.readings} readings; nothing was held out."
-        return Answer(line, (("Check", NOT_CHECKED), ("Trust", trust_sentence(data))))
+        said = (("Outlook", outlook_sentence(data)), ("Check", NOT_CHECKED), ("Trust", trust_sentence(data)))
+        return Answer(line, tuple((label, text) for label, text in said if text))
     unit = words.pretty_unit(data.unit)
     line = (
         f"{data.held_out} readings of {data.subjects} subjects were hidden and forecast: off by {number(mine.error)} "
         f"{unit} on average, and inside the 95 % prediction interval in {_coverage(mine)}."
     )
-    said = []
+    said = [("Outlook", outlook_sentence(data))]
     if rival is not None and nearest is not None:
         said.append(("Baselines", _against(mine, rival, nearest, unit)))
     said += [("Intervals", honest(mine)), ("Trust", trust_sentence(data))]
     return Answer(line, tuple((label, text) for label, text in said if text))
+
+
+def outlook_sentence(data: CohortReport) -> str:
+    """What is expected of the subjects; empty where nothing was forecast."""
+    found = data.outlook
+    if found is None:
+        return ""
+    unit = words.pretty_unit(data.unit)
+    sure = "in none of them" if found.certain == 0 else f"in {found.certain} of them"
+    return (
+        f"{found.horizon:g} days after its last known reading the {data.quantity} is expected to be larger than on "
+        f"that day in {found.larger} of {found.subjects} subjects and smaller in the others; {sure} the 95 % interval "
+        f"of the change leaves no doubt which. The middle subject is expected at {number(found.middle)} {unit}, the "
+        f"middle half of them at {number(found.low)} to {number(found.high)}."
+    )
 
 
 def _coverage(score: MethodScore) -> str:

@@ -1,12 +1,13 @@
 """Models without space: a table of subjects, each with its own measurement days, exposures and doses.
 
-Written for one subject and mapped over the table. Where something happens to a subject, its measurement days, switches
-and doses are merged in order; their number is static, so that a different table of the same shape compiles nothing.
+Written for one subject and mapped over the table. What happens to a subject is gone through in order: switches and
+doses where the model is a flow, its measurement days too where it is not. Their number is static, so that a different
+table of the same shape compiles nothing.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -67,16 +68,17 @@ def simulate_compartment(
     **Padding:** repeat the last day of a subject in `ts` (and give it no weight); edges at +inf, with any level; doses
     of 0, on any day.
 
-    A flow without events is evaluated on all days at once. Otherwise one segment follows the other between the merged
-    days: flows exactly; rates by Diffrax (Tsit5, or Kvaerno5 where the model is stiff) on a time that runs from 0 to 1
-    in each segment, with steps of each subject's own.
+    A flow goes exactly from one switch or dose to the next, and from the last of them before a day to that day, all
+    days at once. Rates are solved from each of the merged days to the next by Diffrax (Tsit5, or Kvaerno5 where the
+    model is stiff), on a time that runs from 0 to 1 in each segment, with steps of each subject's own.
 
     **Returns:** a `CompartmentTrajectory`, with gradients with respect to parameters, levels, doses, and all days.
     `result` says `nonfinite` or `max_steps_reached` for a subject that failed; the others are not affected.
 
     **Raises:** `ValueError` for shapes that do not belong to one table.
 
-    **Good values:** up to some 100 merged days a subject; pass through `eqx.filter_jit`.
+    **Good values:** up to some 100 switches and doses a subject (with rates: and days); pass through
+    `eqx.filter_jit`.
 
     **Limits:** steps are refined to a relative 1e-8 (1e-5 in single precision); a table waits for its slowest subject.
 
@@ -117,16 +119,26 @@ def _check(model: AbstractCompartmentModel, batch: tuple[int, ...]) -> None:
         )
 
 
+class _Events(NamedTuple):
+    """What happens to a subject, in order: `days` [event], the `doses` on them, and the `levels` [event + 1] of the
+    exposure, before the first event and after each."""
+
+    days: Array
+    doses: Array
+    levels: Array
+
+
 def _one_subject(
     model: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array, state: Any
 ) -> CompartmentTrajectory:
     begun = model.initial() if state is None else state
     state = jax.tree.map(lambda x: x.astype(jnp.result_type(x, ts)), begun)
-    if isinstance(model, AbstractFlow) and doses is None and not isinstance(exposure, StepHistory):
-        states = jax.vmap(lambda duration: model.advance(state, duration, exposure))(jnp.where(ts < t0, 0.0, ts - t0))
-        steps_ok = jnp.asarray(True)
+    jump = model.jump if doses is not None else lambda state, _: state
+    if isinstance(model, AbstractFlow):
+        states, steps_ok = _flown(model, jump, state, ts, _events(ts, exposure, doses, t0)[0], t0), jnp.asarray(True)
     else:
-        states, steps_ok = _through_events(model, state, ts, exposure, doses, t0)
+        events, place = _events(ts, exposure, doses, t0, merge=True)
+        states, steps_ok = _integrated(model, jump, state, events, place, t0)
     states = jax.tree.map(lambda x: jnp.where(_like(ts >= t0, x), x, jnp.nan), states)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(states)]))
     result = RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite)
@@ -138,44 +150,58 @@ def _like(mask: Array, x: Array) -> Array:
     return mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
 
 
-def _through_events(
-    model: Any, state: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array
-) -> tuple[Any, Array]:
-    """States on the days `ts` (before a dose on that day), and whether every segment was solved."""
+def _events(
+    ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array, *, merge: bool = False
+) -> tuple[_Events, Array]:
+    """Switches and doses between t0 and the last of the days `ts`; with `merge` these days too, and their places."""
+    own = ts if merge else ts[:0]
     edges = exposure.edges if isinstance(exposure, StepHistory) else jnp.zeros(0, ts.dtype)
     dose_times, amounts = (jnp.zeros(0, ts.dtype), jnp.zeros(0, ts.dtype)) if doses is None else doses
     # What comes after the last measurement matters to nothing, what comes before t0 has happened.
     last = jnp.max(ts)
-    merged = jnp.concatenate([ts, edges, dose_times])
+    merged = jnp.concatenate([own, edges, dose_times])
     merged = jnp.where(merged < t0, t0, jnp.where(merged > last, last, merged))
     # The sort is stable: of things on the same day measurements come first.
     order = jnp.argsort(merged, stable=True)
-    days = merged[order]
-    is_edge = (order >= ts.size) & (order < ts.size + edges.size)
-    if isinstance(exposure, StepHistory):
-        levels = exposure.levels[jnp.cumsum(is_edge) - is_edge]
-    else:
-        levels = jnp.broadcast_to(exposure, days.shape)
+    is_edge = (order >= own.size) & (order < own.size + edges.size)
+    passed = jnp.concatenate([jnp.zeros(1, is_edge.dtype), is_edge]).cumsum()
+    levels = exposure.levels[passed] if isinstance(exposure, StepHistory) else jnp.broadcast_to(exposure, passed.shape)
     counted = jnp.where(dose_times >= t0, amounts, 0.0)
-    jumps = jnp.concatenate([jnp.zeros(ts.size + edges.size, counted.dtype), counted])[order]
+    given = jnp.concatenate([jnp.zeros(own.size + edges.size, counted.dtype), counted])[order]
+    return _Events(merged[order], given, levels), jnp.argsort(order)[: own.size]
+
+
+def _flown(model: AbstractFlow, jump: Callable, state: Any, ts: Array, events: _Events, t0: Array) -> Any:
+    """States of a flow on the days `ts`, each reached from the last event *before* it (a dose on that day comes after).
+
+    A semigroup does not mind how a stretch is divided: the events alone are gone through one by one.
+    """
+
+    def segment(carried: Any, now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+        duration, level, dose = now
+        after = jump(model.advance(carried, duration, level), dose)
+        return after, after
+
+    durations = jnp.diff(events.days, prepend=t0[None])
+    _, after = jax.lax.scan(segment, state, (durations, events.levels[:-1], events.doses))
+    begun = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, after)
+    starts = jnp.concatenate([t0[None], events.days])
+    which = jnp.sum(events.days[None] < ts[:, None], axis=1)
+    since = jnp.where(ts < t0, 0.0, ts - starts[which])
+    return jax.vmap(model.advance)(jax.tree.map(lambda x: x[which], begun), since, events.levels[which])
+
+
+def _integrated(model: Any, jump: Callable, state: Any, events: _Events, place: Array, t0: Array) -> tuple[Any, Array]:
+    """States at the events in `place` (before a dose on that day), and whether every segment was solved."""
 
     def segment(carried: Any, now: tuple[Array, Array, Array]) -> tuple[Any, tuple[Any, Array]]:
         duration, level, dose = now
-        before, ok = _advance(model, carried, duration, level)
-        after = before if doses is None else model.jump(before, dose)
-        return after, (before, ok)
+        before, ok = _integrate(model, carried, duration, level)
+        return jump(before, dose), (before, ok)
 
-    durations = jnp.diff(days, prepend=t0[None])
-    _, (states, ok) = jax.lax.scan(segment, state, (durations, levels, jumps))
-    place = jnp.argsort(order)[: ts.size]
+    durations = jnp.diff(events.days, prepend=t0[None])
+    _, (states, ok) = jax.lax.scan(segment, state, (durations, events.levels[:-1], events.doses))
     return jax.tree.map(lambda x: x[place], states), jnp.all(ok)
-
-
-def _advance(model: Any, state: Any, duration: Array, exposure: Array) -> tuple[Any, Array]:
-    """The state after a segment, and whether it was reached."""
-    if isinstance(model, AbstractFlow):
-        return model.advance(state, duration, exposure), jnp.asarray(True)
-    return _integrate(model, state, duration, exposure)
 
 
 def _vector_field(t: Any, state: Any, args: tuple[AbstractRates, Array, Array, Any]) -> Any:
