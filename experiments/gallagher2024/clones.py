@@ -1,7 +1,7 @@
 """The same records told by another class of models: two clones that leave each other alone.
 
-Every patient of the published equations is treated by the trial's rule (stop below half of the baseline, restart at
-it) until progression. Independent clones are fitted to the readings of that record, one patient at a time:
+Every patient of the published equations is treated by a simple rule (stop below half of the baseline, restart at 70 %)
+until progression. Independent clones are fitted to the readings of that record, one patient at a time:
 
 $$ \\hat\\theta = \\arg\\min_\\theta \\sum_k \\left(\\frac{\\ln N_\\theta(t_k) - y_k}{\\sigma}\\right)^2
    + \\sum_i \\left(\\frac{\\theta_i - m_i}{s_i}\\right)^2, \\qquad \\theta = \\ln(g_S, k, g_R), \\; logit(R_0 / N_0) $$

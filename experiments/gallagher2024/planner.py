@@ -29,6 +29,11 @@ AGENT = "drug"
 DUTIES = (0.0, 0.2, 0.25, 1 / 3, 0.4, 0.5, 0.6, 0.75, 1.0)  # shares of visits under drug after the first decisions
 
 
+@eqx.filter_jit
+def _even(particles: Particles, draws: int) -> tuple[Array, State]:
+    return picked(particles, resampled(particles.log_weight, draws, jnp.asarray(0.5)))
+
+
 class Imagined(NamedTuple):
     """A draw of a plan: logs of the parameters, and the state that it has reached; of many, leaves [... draw]."""
 
@@ -38,7 +43,7 @@ class Imagined(NamedTuple):
     @classmethod
     def of(cls, particles: Particles, draws: int) -> "Imagined":
         """Equally weighted draws of every patient [patient draw], without chance."""
-        return cls(*picked(particles, resampled(particles.log_weight, draws, jnp.asarray(0.5))))
+        return cls(*_even(particles, draws))
 
     @classmethod
     def at_first(cls, theta: Float[Array, "draw parameter"]) -> "Imagined":

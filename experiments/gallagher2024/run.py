@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from experiments.gallagher2024 import daily
 from experiments.gallagher2024.course import PARTICLES, Courses, replanned, ruled, scheduled
-from experiments.gallagher2024.elsewhere import Rules, days_under_trial_rule, under_clones
+from experiments.gallagher2024.elsewhere import Rules, days_under_record_rule, under_clones
 from experiments.gallagher2024.figures import draw_courses, draw_daily, draw_days, draw_policy
 from experiments.gallagher2024.judging import RISK, Judge, Targets, described
 from experiments.gallagher2024.learned import QUICK_TRAINING, TRAINING, NetworkPolicy, VirtualPatients
@@ -205,13 +205,13 @@ def other_class(run: Run, judge: Judge, closed: Part, compared: Part) -> tuple[M
         rules = {name: rule for name, rule in part.rules.items() if name not in ("small_cvar_plan", "open_loop")}
         with run.progress.task(f"{plan.replace('_', ' ')}, another class of models"):
             told, courses = under_clones(part.truths, rules)
-        before, after = days_under_trial_rule(part.truths, told)
+        before, after = days_under_record_rule(part.truths, told)
         found += [
             measured(f"{prefix}misfit", np.median(told.misfit)),
             measured(f"{prefix}misfit_largest", told.misfit.max()),
             measured(f"{prefix}readings", np.median(told.readings)),
-            measured(f"{prefix}trial_rule_mean", after.mean(), "day"),
-            measured(f"{prefix}trial_rule_mean_in_the_class_of_the_record", before.mean(), "day"),
+            measured(f"{prefix}record_rule_mean", after.mean(), "day"),
+            measured(f"{prefix}record_rule_mean_in_the_class_of_the_record", before.mean(), "day"),
             *described(prefix, courses),
         ]
         for other in [name for name in rules if name != plan]:

@@ -120,7 +120,9 @@ def compared(cloud: Table, truth: Table, *, informative: bool, seed: int) -> Out
 def _looked_up(draw: dict[str, Array], schedule: Any) -> Curve:
     """The loss of a course from the table of one patient, as days that are not won."""
     given = [(schedule.drugs[agent].doses, levels) for agent, levels in ((CYTARABINE, DOSES), (LENOGRASTIM, DAYS))]
-    digits = jnp.concatenate([jnp.searchsorted(jnp.asarray(levels), doses) for doses, levels in given])
+    digits = jnp.concatenate(
+        [jnp.argmin(jnp.abs(doses[:, None] - jnp.asarray(levels)[None]), axis=1) for doses, levels in given]
+    )
     loss = draw["loss"][jnp.sum(digits * 3 ** jnp.arange(digits.size)[::-1])]
     return Curve(jnp.arange(2.0), jnp.ones(2), parameters={"days": -loss})
 

@@ -47,12 +47,14 @@ class Other:
 def centers() -> dict[str, float]:
     """The middle of the prior: the same mean transit time, (stages + 1) over the rate, and the same growth of blasts
     at the start."""
-    m = LeukemiaMyelosuppression(start_marrow=jnp.asarray(START_MARROW), start_blood=jnp.asarray(START_BLOOD))
-    middle = {name: float(getattr(m, name)) for name in SPREAD}
+    with jax.ensure_compile_time_eval():  # numbers, also where a compiled function asks
+        m = LeukemiaMyelosuppression(start_marrow=jnp.asarray(START_MARROW), start_blood=jnp.asarray(START_BLOOD))
+        middle = {name: float(getattr(m, name)) for name in SPREAD}
+        renewal = m.self_renewal / (1.0 + m.inhibition * (m.baseline + m.start_blood))
+        growth = m.blast_division * (2.0 * renewal - 1.0) / np.log(MARROW / START_MARROW)
+        middle |= {"blast_growth": float(growth)}
     middle["transit_rate"] *= (STAGES + 1.0) / 2.0
-    renewal = m.self_renewal / (1.0 + m.inhibition * (m.baseline + m.start_blood))
-    growth = m.blast_division * (2.0 * renewal - 1.0) / np.log(MARROW / START_MARROW)
-    return middle | {"blast_growth": float(growth)}
+    return middle
 
 
 def described(theta: Float[Array, "... parameter"], volume: Array) -> tuple[LeukemiaMyelosuppression, Law]:

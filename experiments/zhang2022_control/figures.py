@@ -40,7 +40,7 @@ def draw_replay(run: Run, visits: Visits, replay: Fit, banks: Mapping[str, Bank]
     figure.supxlabel(
         "day (bars: abiraterone as given; black line: fit; blue: competition, orange: independent clones)", fontsize=9
     )
-    figure.supylabel("PSA / first PSA (dots: seen; line: median, band: 95 %)", fontsize=9)
+    figure.supylabel("PSA / first (line: median, band: 95 %)", fontsize=9)
     _save(run, figure, "replay")
 
 
@@ -61,10 +61,10 @@ def draw_courses(run: Run, visits: Visits, plans: Plans, judges: Mapping[str, Ba
         axis.set_ylim(1e-3, 10.0)
         axis.set_title(f"{name}: drug at {doses.mean():.0%} of visits", fontsize=8)
     figure.supxlabel(
-        "day (bars below: optimised, above: as given; blue: competition, orange: independent clones)",
+        "counterfactual courses, day (bars below: optimised, above: as given; blue: competition, orange: independent clones)",
         fontsize=9,
     )
-    figure.supylabel("counterfactual burden / first (line: median, band: 95 %; dashed: progression)", fontsize=9)
+    figure.supylabel("burden / first (line: median, band: 95 %)", fontsize=9)
     _save(run, figure, "courses")
 
 

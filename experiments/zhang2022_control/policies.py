@@ -17,10 +17,12 @@ NEVER = 1e-9  # a stop threshold that is never reached: continuous drug
 
 
 class Followed(eqx.Module):
-    """`days` [day] to progression or the horizon and days `on` drug until then, [virtual]; the `burden` over the first
-    at every visit and the `dose` from it on, [visit virtual]."""
+    """`days` [day] to progression or the horizon and days `on` drug until then, [virtual]; `crossed`: as `days`, the day
+    within the last interval interpolated in the log burden; the `burden` over the first at every visit and the `dose`
+    from it on, [visit virtual]."""
 
     days: Float[Array, " virtual"]
+    crossed: Float[Array, " virtual"]
     on: Float[Array, " virtual"]
     burden: Float[Array, "visit virtual"]
     dose: Float[Array, "visit virtual"]
@@ -47,7 +49,7 @@ def followed(
     first = cells[0] + cells[1]
 
     def visit(now: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
-        cells, memory, above, free, days, on = now
+        cells, memory, above, free, days, crossed, on = now
         seen = (cells[0] + cells[1]) / first
         memory, dose = jax.vmap(policy.decide)(memory, seen)
         dose = jnp.where(above, 1.0, dose) if confirmed else dose
@@ -55,12 +57,15 @@ def followed(
         later = moved(model, cells, dose, jnp.asarray(VISIT, first.dtype), substeps)
         above_later = later[0] + later[1] > PROGRESSION * first
         ended = above & above_later if confirmed else above_later
-        return (later, memory, above_later, free * ~ended, days, on), (seen, dose)
+        rise = jnp.log((later[0] + later[1]) / (cells[0] + cells[1]))
+        share = jnp.clip(jnp.log(PROGRESSION / seen) / jnp.where(ended & (rise > 0.0), rise, 1.0), 0.0, 1.0)
+        crossed = crossed + VISIT * free * jnp.where(ended, share, 1.0)
+        return (later, memory, above_later, free * ~ended, days, crossed, on), (seen, dose)
 
     zero = jnp.zeros_like(first)
-    begun = (cells, jax.vmap(policy.start)(jnp.ones_like(first)), zero > 1.0, jnp.ones_like(first), zero, zero)
-    (*_, days, on), (burden, dose) = jax.lax.scan(visit, begun, None, length=HORIZON)
-    return Followed(days, on, burden, dose)
+    begun = (cells, jax.vmap(policy.start)(jnp.ones_like(first)), zero > 1.0, jnp.ones_like(first), zero, zero, zero)
+    (*_, days, crossed, on), (burden, dose) = jax.lax.scan(visit, begun, None, length=HORIZON)
+    return Followed(days, crossed, on, burden, dose)
 
 
 @eqx.filter_jit

@@ -55,10 +55,13 @@ class TailThenMean(AbstractRisk):
 
 
 def lived(draw: Model, schedule: Any) -> Curve:
-    """The burden function: days to the first visit above 1.2 of the first burden, at most the horizon."""
+    """The burden function: days until the burden crosses 1.2 of the first, at most the horizon.
+
+    The day is interpolated between visits, so that a search sees what a single switch is worth; judged by visits.
+    """
     one = jax.tree.map(lambda leaf: leaf[None], draw)
     found = followed(SchedulePolicy(schedule.drugs[AGENT].doses), one, substeps=SUBSTEPS)
-    return Curve(jnp.arange(2.0), jnp.ones(2), parameters={"days": found.days[0]})
+    return Curve(jnp.arange(2.0), jnp.ones(2), parameters={"days": found.crossed[0]})
 
 
 def problem(draws: Model, risk: AbstractRisk) -> PlanningProblem:

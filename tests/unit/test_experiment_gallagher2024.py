@@ -9,6 +9,7 @@ import pytest
 from experiments.gallagher2024 import daily
 from experiments.gallagher2024.clones import clones, retold
 from experiments.gallagher2024.course import replanned, ruled, scheduled
+from experiments.gallagher2024.elsewhere import RECORD
 from experiments.gallagher2024.learned import NetworkPolicy, VirtualPatients, features
 from experiments.gallagher2024.particles import Particles, Record, effective, learned, renewed, resampled, started
 from experiments.gallagher2024.planner import DUTIES, Imagined, SchedulePlanner, open_loop, polished, problem_of
@@ -140,11 +141,11 @@ def test_polishing_helps_on_its_own_draws():
 # --- another class ---
 
 
-def test_clones_are_found_again_and_what_competes_is_not_a_clone():
+def test_clones_are_found_again():
     """A record of clones without noise gives the clones."""
     theta = jnp.asarray([[np.log(0.009), np.log(0.03), np.log(0.005), -7.0]])
     truths = Truths(clones(theta), jnp.zeros((1, 60)))
-    record = ruled(truths, HysteresisPolicy(0.5, 1.0), NOISE)
+    record = ruled(truths, RECORD, NOISE)
     told = retold(truths, record)
     for name in ("growth_rate", "drug_kill", "resistant_rate"):
         assert float(getattr(told.truths.model, name)[0]) == pytest.approx(
