@@ -61,7 +61,7 @@ def draw_courses(run: Run, visits: Visits, plans: Plans, judges: Mapping[str, Ba
         axis.set_ylim(1e-3, 10.0)
         axis.set_title(f"{name}: drug at {doses.mean():.0%} of visits", fontsize=8)
     figure.supxlabel(
-        "counterfactual courses, day (bars below: optimised, above: as given; blue: competition, orange: independent clones)",
+        "day (counterfactual; bars below: optimised, above: as given; blue: competition, orange: clones)",
         fontsize=9,
     )
     figure.supylabel("burden / first (line: median, band: 95 %)", fontsize=9)

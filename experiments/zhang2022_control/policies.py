@@ -17,8 +17,8 @@ NEVER = 1e-9  # a stop threshold that is never reached: continuous drug
 
 
 class Followed(eqx.Module):
-    """`days` [day] to progression or the horizon and days `on` drug until then, [virtual]; `crossed`: as `days`, the day
-    within the last interval interpolated in the log burden; the `burden` over the first at every visit and the `dose`
+    """`days` [day] to progression or the horizon and days `on` drug until then, [virtual]; `crossed`: as `days`, by
+    interpolation of the log burden within the last interval; the `burden` over the first at every visit and the `dose`
     from it on, [visit virtual]."""
 
     days: Float[Array, " virtual"]
