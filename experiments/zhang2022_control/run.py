@@ -39,7 +39,7 @@ class Sizes:
     draws_common: int
 
 
-FULL, QUICK = Sizes(4096, None, 48, 16), Sizes(512, 4, 16, 16)
+FULL, QUICK = Sizes(4096, None, 32, 8), Sizes(512, 4, 16, 8)
 
 
 def main(config: DictConfig, run: Run) -> list[Verdict]:

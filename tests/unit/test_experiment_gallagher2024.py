@@ -132,9 +132,9 @@ def test_candidates_are_all_first_decisions_and_every_duty():
 
 
 def test_polishing_helps_on_its_own_draws():
-    found, changes = polished(np.ones(12), Mean(), draws=16, most=20, key=KEY)
+    found, changes = polished(np.zeros(12), Mean(), draws=16, most=20, key=KEY)
     known = Imagined.at_first(drawn(16, key=KEY).astype(jnp.float32))
-    risks, _ = judged_vectors(problem_of(Mean(), 12, known), np.stack([np.ones(12), found]))
+    risks, _ = judged_vectors(problem_of(Mean(), 12, known), np.stack([np.zeros(12), found]))
     assert risks[1] < risks[0] and 0 < changes <= 20
 
 
