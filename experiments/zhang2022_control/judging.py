@@ -65,7 +65,8 @@ def judged(plans: Plans, bank: Bank, confirmed: bool) -> Judged:
         else:
             each, row = np.unique(plans.schedules[name], axis=0, return_inverse=True)
             runs = [followed(SchedulePolicy(d), bank.model, confirmed=confirmed) for d in each]
-            days, on = (np.stack([np.asarray(getattr(one, part)) for one in runs])[row.ravel()] for part in ("days", "on"))
+            stacked = (np.stack([np.asarray(getattr(one, part)) for one in runs]) for part in ("days", "on"))
+            days, on = (part[row.ravel()] for part in stacked)
         parts["mean"][name], parts["on"][name] = (np.sum(bank.weights * x, axis=1) for x in (days, on))
         parts["worst"][name] = -np.asarray(jax.vmap(CVaR(LEVEL))(-jnp.asarray(days), jnp.asarray(bank.weights)))
         parts["quantiles"][name] = np.stack([quantile(d, LEVELS, w) for d, w in zip(days, bank.weights, strict=True)])

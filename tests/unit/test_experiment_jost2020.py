@@ -115,7 +115,7 @@ def _table(rng: np.random.Generator, size: int) -> loop.Table:
 
 def test_a_loop_that_sees_nothing_is_open_and_one_that_sees_gains():
     rng = np.random.default_rng(0)
-    cloud, truth = _table(rng, 60), _table(rng, 20)
+    cloud, truth = _table(rng, 60), _table(rng, 8)
     blind = loop.compared(cloud, truth, informative=False, seed=0)
     np.testing.assert_array_equal(blind.closed_loop, blind.open_loop)
     seen = loop.compared(cloud, truth, informative=True, seed=0)
