@@ -62,13 +62,17 @@ def test_the_first_two_policies_are_continuous_drug_and_the_trial_rule() -> None
 
 
 def test_halves_share_no_virtual_patient_and_draws_follow_the_weights() -> None:
-    weights = np.random.default_rng(0).dirichlet(np.ones(64), size=2)
-    model = IndependentClones(*(jnp.arange(64.0) + 1.0 for _ in range(4)), jnp.ones(64))
-    bank = Bank(model, weights)
-    first, second = (np.asarray(bank.half(k).model.growth_rate) for k in (0, 1))
+    weights, tag, one = np.random.default_rng(0).dirichlet(np.ones(64), size=2), jnp.arange(64.0), jnp.ones(64)
+    bank = Bank(IndependentClones(one, one, one, one, tag), weights)
+    first, second = (starts(bank.half(k)) for k in (0, 1))
     assert not np.intersect1d(first, second).size and first.size + second.size == 64
-    drawn = np.asarray(bank.drawn(1, 4000).growth_rate).astype(int) - 1
+    drawn = starts(Bank(bank.drawn(1, 4000), weights)).astype(int)
     np.testing.assert_allclose(np.bincount(drawn, minlength=64) / 4000, weights[1], atol=1.1 / 4000)
+
+
+def starts(bank: Bank) -> np.ndarray:
+    assert isinstance(bank.model, IndependentClones)
+    return np.asarray(bank.model.start)
 
 
 def test_a_schedule_is_no_worse_than_its_starts_and_judged_as_it_was_planned() -> None:
