@@ -1,7 +1,8 @@
 """Virtual patients of two classes of models, and what each real patient's record says of them.
 
-A posterior is a weighting of virtual patients by the whole record of PSA (the noise of `experiments/zhang2022`). Every
-second virtual patient is there for planning and the others for judging: no plan is judged on what it was chosen with.
+A posterior is a weighting of virtual patients by the whole record of PSA (the noise of `experiments/zhang2022`). The first
+half of the virtual patients is there for planning, the second for judging: no plan is judged on what it was chosen with.
+Each half of a Sobol sequence covers the whole range (every second point does not: its resistant shares are the small ones).
 """
 
 import dataclasses
@@ -50,9 +51,11 @@ class Bank:
     weights: Float[np.ndarray, "patient virtual"]
 
     def half(self, which: int) -> "Bank":
-        """Every second virtual patient: 0 for planning, 1 for judging."""
-        weights = self.weights[:, which::2]
-        return Bank(jax.tree.map(lambda leaf: leaf[which::2], self.model), weights / weights.sum(axis=1, keepdims=True))
+        """One half of the virtual patients: 0 for planning, 1 for judging."""
+        size = self.weights.shape[1] // 2
+        part = slice(which * size, (which + 1) * size)
+        weights = self.weights[:, part]
+        return Bank(jax.tree.map(lambda leaf: leaf[part], self.model), weights / weights.sum(axis=1, keepdims=True))
 
     @property
     def effective(self) -> Float[np.ndarray, " patient"]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.zhang2022.population import design
 from experiments.zhang2022_control import schedules
 from experiments.zhang2022_control.judging import Plans, judged
 from experiments.zhang2022_control.policies import HORIZON, NEVER, PROGRESSION, VISIT, followed, thresholds
@@ -68,6 +69,17 @@ def test_halves_share_no_virtual_patient_and_draws_follow_the_weights() -> None:
     assert not np.intersect1d(first, second).size and first.size + second.size == 64
     drawn = starts(Bank(bank.drawn(1, 4000), weights)).astype(int)
     np.testing.assert_allclose(np.bincount(drawn, minlength=64) / 4000, weights[1], atol=1.1 / 4000)
+
+
+def test_either_half_covers_the_whole_design() -> None:
+    """Means and corners of both parameters; every second point of a Sobol sequence fails this."""
+    scale, share = jnp.asarray(design(64)).T
+    bank = Bank(IndependentClones(scale, share, scale, share, scale), np.ones((1, 64)))
+    for half in (bank.half(0).model, bank.half(1).model):
+        assert isinstance(half, IndependentClones)
+        for part, whole in ((half.growth_rate, scale), (half.drug_kill, share)):
+            assert abs(float(part.mean() - whole.mean())) < 0.02 * float(jnp.ptp(whole))
+            assert float(jnp.ptp(part)) > 0.9 * float(jnp.ptp(whole))
 
 
 def starts(bank: Bank) -> np.ndarray:
