@@ -1,8 +1,8 @@
 """Virtual patients of two classes of models, and what each real patient's record says of them.
 
-A posterior is a weighting of virtual patients by the whole record of PSA (the noise of `experiments/zhang2022`). One half
-of the virtual patients is there for planning, the other for judging: no plan is judged on what it was chosen with. The
-first and the second half of a Sobol sequence each cover the whole range (every second point does not).
+A posterior is a weighting of virtual patients by the whole record of PSA (noise: that of `experiments/zhang2022`). One
+half of the virtual patients is there for planning, the other for judging: no plan is judged on what it was chosen with.
+The first and the second half of a Sobol sequence each cover the whole range (every second point does not).
 """
 
 import dataclasses
