@@ -97,7 +97,7 @@ def test_three_stages_against_an_integrator_and_gompertz_without_drug():
 
 def test_the_other_class_finds_its_own_patients_again():
     """A record of the other class, read almost without error: white cells and blasts are followed to the noise."""
-    models, law = other.described(0.2 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 7))), jnp.asarray(330.0))
+    models, law = other.described(0.2 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 8))), jnp.asarray(330.0))
     record = np.asarray(other._readings(models, law)).T
     found = other.fitted(jnp.asarray(record), models.volume)
     assert found[1].shape == record.shape and np.abs(np.asarray(found[1])).max() < 0.5
