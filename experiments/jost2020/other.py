@@ -7,8 +7,8 @@ fitted to this record, one patient at a time, by the mode of
 $$ \\sum_k \\left(\\frac{\\ln f_\\theta(t_k) - y_k}{\\sigma}\\right)^2
    + \\sum_i \\left(\\frac{\\ln\\theta_i - \\ln m_i}{s_i}\\right)^2 $$
 
-(Levenberg-Marquardt, Optimistix; weak priors). How sensitive blasts are to cytarabine is free, too (`blast_division`: by
-Gompertz' law it no longer sets their growth). The fitted patient would have shown the same record; under another
+(Levenberg-Marquardt, Optimistix; weak priors). How sensitive blasts are to cytarabine is free, too (`blast_division`,
+which no longer sets their growth). The fitted patient would have shown the same record; under another
 schedule he goes his own way: cells come back after another delay, and fewer white cells do not speed up the blasts.
 """
 
