@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.gallagher2024.particles import Record, effective, learned, renewed, started
-from experiments.gallagher2024.planner import SchedulePlanner, decided
-from experiments.gallagher2024.population import BASELINE, Truths, lived_exactly, tumors
-from experiments.gallagher2024.tumor import State
-from tumortwin.control import AbstractFeedbackPolicy
+from experiments.gallagher2024.planner import Imagined, SchedulePlanner
+from experiments.gallagher2024.population import BASELINE, NOISE, Truths, lived_exactly
+from tumortwin.control import AbstractFeedbackPolicy, Known, SchedulePolicy, Visit
 
 PARTICLES = 512
 
@@ -44,8 +43,8 @@ def read(truths: Truths, burden: Array, visit: int | Array, noise: float) -> Arr
 
 
 @eqx.filter_jit
-def _interval(truths: Truths, state: State, dose: Array) -> tuple[State, Array, Array]:
-    found = lived_exactly(tumors(truths.theta), state, dose)
+def _interval(truths: Truths, state: Any, dose: Array) -> tuple[Any, Array, Array]:
+    found = lived_exactly(truths.model, state, dose)
     return found.state, found.days, found.passed
 
 
@@ -53,32 +52,53 @@ def replanned(
     truths: Truths, planner: SchedulePlanner, prior: Float[Array, "particle parameter"], noise: float, *, key: Array
 ) -> Courses:
     """At every visit the posterior is estimated again and the rest is planned again."""
-    visits = truths.errors.shape[1]
-    ledger = _Ledger.start(truths, visits)
-    particles = started(prior.astype(jnp.float32), truths.size)
-    information = jnp.asarray(0.0 if np.isinf(noise) else noise**-2.0, jnp.float32)
-    plan = jnp.ones((truths.size, visits), jnp.float32)
-    least = float(prior.shape[0])
-    alive = np.arange(truths.size)
-    for k in range(visits):
-        rows = _padded(np.flatnonzero(ledger.going), alive)
+    ward = _Ward(truths, prior, planner.draws, noise)
+    doses = planner.delivered(ward.reestimate, patients=truths.size, visits=truths.errors.shape[1], key=key)
+    return ward.closed(doses)
+
+
+class _Ward:
+    """A simulated clinic: patients live under what is delivered and are read, and particles learn from it."""
+
+    def __init__(self, truths: Truths, prior: Float[Array, "particle parameter"], draws: int, noise: float) -> None:
+        self.truths, self.draws, self.noise = truths, draws, noise
+        self.ledger = _Ledger.start(truths, truths.errors.shape[1])
+        self.particles = started(prior.astype(jnp.float32), truths.size)
+        self.information = jnp.asarray(0.0 if np.isinf(noise) else noise**-2.0, jnp.float32)
+        self.alive = np.arange(truths.size)
+        self.least = float(prior.shape[0])
+
+    def reestimate(self, visit: Visit, key: Array) -> Known | None:
+        """The patients who have not progressed, by draws of what is known of them."""
+        if visit.index:
+            self._learn(visit, visit.index - 1, key)
+        rows = _padded(np.flatnonzero(self.ledger.going), self.alive)
         if rows is None:
-            break
-        if rows.size < alive.size:
-            place = np.searchsorted(alive, rows)
-            particles, plan = jax.tree.map(lambda leaf, p=place: leaf[p], (particles, plan))
-            alive = rows
-        plan = decided(planner, particles, plan, jnp.asarray(k))
-        ledger.live(truths, alive, np.asarray(plan[:, k]), k, noise)
-        record = Record(
-            jnp.asarray(ledger.dose[alive], jnp.float32), jnp.asarray(ledger.reading[alive], jnp.float32), information
+            return None
+        if rows.size < self.alive.size:
+            place = np.searchsorted(self.alive, rows)
+            self.particles = jax.tree.map(lambda leaf: leaf[place], self.particles)
+            self.alive = rows
+        return Known(Imagined.of(self.particles, self.draws), rows=rows)
+
+    def _learn(self, visit: Visit, last: int, key: Array) -> None:
+        """The interval that began at the visit `last`: lived, read, learned from."""
+        self.ledger.live(self.truths, visit.delivered[:, last], last, self.noise)
+        doses, readings = (
+            jnp.asarray(part[self.alive], jnp.float32) for part in (visit.delivered, self.ledger.reading)
         )
-        particles = learned(particles, record, jnp.asarray(k))
-        fewest = float(jnp.min(effective(particles)))
-        least = min(least, fewest)
-        if fewest < 0.5 * particles.theta.shape[1]:
-            particles = renewed(particles, record, jnp.asarray(k + 1), jax.random.fold_in(key, k))
-    return dataclasses.replace(ledger.closed(), least_effective=least)
+        record = Record(doses, readings, self.information)
+        self.particles = learned(self.particles, record, jnp.asarray(last))
+        fewest = float(jnp.min(effective(self.particles)))
+        self.least = min(self.least, fewest)
+        if fewest < 0.5 * self.particles.theta.shape[1]:
+            self.particles = renewed(self.particles, record, jnp.asarray(visit.index), key)
+
+    def closed(self, doses: Float[np.ndarray, "patient visit"]) -> Courses:
+        """What happened, the last interval too."""
+        if self.ledger.going.any():
+            self.ledger.live(self.truths, doses[:, -1], doses.shape[1] - 1, self.noise)
+        return dataclasses.replace(self.ledger.closed(), least_effective=self.least)
 
 
 def _padded(going: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
@@ -98,7 +118,7 @@ def _padded(going: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
 class _Ledger:
     """The truth as it goes: what `Courses` is made of."""
 
-    state: State
+    state: Any
     going: np.ndarray
     days: np.ndarray
     dose: np.ndarray
@@ -108,20 +128,19 @@ class _Ledger:
     @classmethod
     def start(cls, truths: Truths, visits: int) -> "_Ledger":
         n = truths.size
-        state = tumors(truths.theta).initial()
         blank = np.zeros((n, visits))
-        return cls(state, np.ones(n, bool), np.zeros(n), blank.copy(), blank.copy(), np.full((n, visits), np.nan))
+        first = truths.model.initial()
+        return cls(first, np.ones(n, bool), np.zeros(n), blank.copy(), blank.copy(), np.full((n, visits), np.nan))
 
-    def live(self, truths: Truths, rows: np.ndarray, dose: np.ndarray, visit: int, noise: float) -> None:
-        """One interval of all patients, the dose of `rows` given (nothing to the others, who have progressed)."""
-        given = np.zeros(self.going.size)
-        given[rows] = dose
+    def live(self, truths: Truths, dose: Float[np.ndarray, " patient"], visit: int, noise: float) -> None:
+        """The interval from `visit` on of all patients; who has progressed gets nothing."""
+        given = np.where(self.going, dose, 0.0)
         self.dose[:, visit] = given
-        self.burden[self.going, visit] = np.asarray(self.state.sensitive + self.state.resistant)[self.going]
+        self.burden[self.going, visit] = np.asarray(truths.model.burden(self.state))[self.going]
         self.state, days, passed = _interval(truths, self.state, jnp.asarray(given))
         self.days += np.where(self.going, np.asarray(days), 0.0)
         self.going &= np.asarray(passed)
-        self.reading[:, visit] = np.asarray(read(truths, self.state.sensitive + self.state.resistant, visit, noise))
+        self.reading[:, visit] = np.asarray(read(truths, truths.model.burden(self.state), visit, noise))
 
     def closed(self) -> Courses:
         return Courses(self.days, self.dose, self.reading, self.burden)
@@ -129,7 +148,7 @@ class _Ledger:
 
 def _under(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> tuple[Array, tuple[Array, Array, Array]]:
     """Days to progression, and dose, reading and burden [visit patient]."""
-    model = tumors(truths.theta)
+    model = truths.model
     seen = jnp.full(truths.size, BASELINE)
 
     def interval(carry: tuple[Any, ...], visit: Array) -> tuple[tuple[Any, ...], tuple[Array, Array, Array]]:
@@ -158,23 +177,6 @@ def ruled(truths: Truths, policy: AbstractFeedbackPolicy, noise: float) -> Cours
     return Courses(np.asarray(days), dose, reading, burden)
 
 
-@eqx.filter_jit
-def _scheduled(truths: Truths, plan: Float[Array, " visit"]) -> tuple[Array, Array]:
-    model = tumors(truths.theta)
-
-    def interval(carry: tuple[Any, ...], dose: Array) -> tuple[tuple[Any, ...], Array]:
-        state, going, days = carry
-        found = lived_exactly(model, state, jnp.broadcast_to(dose, going.shape))
-        shown = jnp.where(going, model.burden(state), jnp.nan)
-        return (found.state, going & found.passed, days + jnp.where(going, found.days, 0.0)), shown
-
-    start = (model.initial(), jnp.ones(truths.size, bool), jnp.zeros(truths.size))
-    carry, burden = jax.lax.scan(interval, start, plan)
-    return carry[2], burden.T
-
-
 def scheduled(truths: Truths, plan: Float[np.ndarray, " visit"]) -> Courses:
     """Patients under one schedule, whatever is seen."""
-    days, burden = _scheduled(truths, jnp.asarray(plan))
-    dose = np.broadcast_to(plan, burden.shape)
-    return Courses(np.asarray(days), dose, np.full(burden.shape, np.nan), np.asarray(burden))
+    return ruled(truths, SchedulePolicy(jnp.asarray(plan, float)), NOISE)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float
 from experiments.gallagher2024.tumor import LIMIT, State, held
 from tumortwin.control import (
     AbstractFeedbackPolicy,
-    AbstractObjective,
-    AbstractParametrization,
+    AbstractRule,
     ConstantPolicy,
+    CountedDays,
     CovarianceAdaptation,
     Curve,
     DecisionSpace,
@@ -29,7 +29,6 @@ from tumortwin.control import (
     value_iteration,
 )
 from tumortwin.models import TurnoverCompetition
-from tumortwin.treatments import Course
 
 LONGEST = 6000  # [day] no course lasts longer
 STEPS = 4  # Runge-Kutta steps a day
@@ -180,17 +179,7 @@ def _interpolated(table: Array, grids: tuple[Array, Array], burden: Array, log_r
     return (1.0 - a) * low + a * ((1.0 - b) * table[i + 1, j] + b * table[i + 1, j + 1])
 
 
-class MinusDays(AbstractObjective):
-    """Minus the days to progression that the burden function has counted."""
-
-    name: ClassVar[str] = "minus_days"
-    gain_unit: ClassVar[str] = "day"
-
-    def __call__(self, curve: Curve) -> Float[Array, ""]:
-        return -curve.parameter("days")
-
-
-class Margins(AbstractParametrization):
+class Margins(AbstractRule):
     """The rule of `under_margin`: how far below the limit the next day may end, at `KNOTS` resistant shares."""
 
     lowest: float = eqx.field(static=True, default=0.98)
@@ -200,30 +189,8 @@ class Margins(AbstractParametrization):
         names = tuple(f"margin_{k}" for k in range(KNOTS))
         return DecisionSpace(np.full(KNOTS, self.lowest), np.ones(KNOTS), np.zeros(KNOTS, bool), names, ("1",) * KNOTS)
 
-    def variables(self, vector: Float[Array, " n"]) -> Float[Array, " n"]:
-        return vector
-
-    def vector(self, variables: Float[Array, " n"]) -> Float[Array, " n"]:
-        return variables
-
-    def courses(self, variables: Float[Array, " n"]) -> dict[str, Course]:
-        del variables
-        return {}
-
-    @property
-    def affine_doses(self) -> bool:
-        return True
-
-    @property
-    def fixed_times(self) -> bool:
-        return True
-
     def schedule(self, variables: Float[Array, " n"]) -> Float[Array, " n"]:
         return variables
-
-    def cost(self, variables: Float[Array, " n"]) -> dict[str, float]:
-        del variables
-        return {}
 
     def describe(self, variables: Float[Array, " n"]) -> dict[str, Any]:
         return {"margins": [float(v) for v in variables]}
@@ -232,12 +199,12 @@ class Margins(AbstractParametrization):
         return f"drug only where a day without it would end above {np.round(np.asarray(variables), 3)} of the limit"
 
 
-def _problem(model: TurnoverCompetition, parametrization: AbstractParametrization, run: Any) -> PlanningProblem:
+def _problem(model: TurnoverCompetition, rule: AbstractRule, run: Any) -> PlanningProblem:
     def closed_loop(draw: Array, schedule: Any) -> Curve:
         days = run(model, schedule).days.astype(float) + 0.0 * draw
         return Curve(jnp.arange(2.0), jnp.ones(2), parameters={"days": days})
 
-    return PlanningProblem(closed_loop, jnp.zeros(1), parametrization, MinusDays(), Mean(), (), sequential=False)
+    return PlanningProblem(closed_loop, jnp.zeros(1), rule, CountedDays(), Mean(), (), sequential=False)
 
 
 def best_threshold(model: TurnoverCompetition, points: int = 140) -> tuple[float, float]:

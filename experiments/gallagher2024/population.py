@@ -1,7 +1,7 @@
 """Virtual patients: who is drawn, and how a truth lives between two visits."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments.gallagher2024.tumor import LIMIT, State, held
-from tumortwin.models import TurnoverCompetition
+from tumortwin.models import AbstractCompartmentModel, TurnoverCompetition
 
 VISIT = 28  # [day] between visits, and between decisions
 VISITS = 130  # the horizon: 3,640 days
@@ -50,15 +50,15 @@ def tumors(theta: Float[Array, "... parameter"]) -> TurnoverCompetition:
 class Lived(NamedTuple):
     """After a visit's interval: the state, days lived in it without progression, and whether it was passed."""
 
-    state: State
+    state: Any
     days: Float[Array, "..."]
     passed: Bool[Array, "..."]
 
 
-def lived_exactly(model: TurnoverCompetition, state: State, dose: Array) -> Lived:
+def lived_exactly(model: AbstractCompartmentModel, state: Any, dose: Array) -> Lived:
     """An interval of a true patient: the burden is looked at every morning, as in the daily decisions."""
 
-    def day(_: Array, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+    def day(_: Array, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
         state, days, inside = carry
         state, (burden,) = held(model, state, dose, days=1.0, steps=1)
         return state, days + inside, inside & (burden <= PROGRESSION)
@@ -86,18 +86,20 @@ def lived_coarsely(model: TurnoverCompetition, state: State, dose: Array, steps:
 
 
 class Truths(eqx.Module):
-    """The patients that rules are tried on: parameters, and the noise of every reading (common to all rules)."""
+    """The patients that rules are tried on: a `model` of whatever class whose leaves are [patient], and the standard
+    normal error of every reading (common to all rules)."""
 
-    theta: Float[Array, "patient parameter"]
+    model: AbstractCompartmentModel
     errors: Float[Array, "patient visit"]
 
     @property
     def size(self) -> int:
         """How many."""
-        return self.theta.shape[0]
+        return self.errors.shape[0]
 
 
 def patients(n: int, visits: int, *, key: Array) -> Truths:
-    """Fresh patients with their standard normal errors."""
+    """Fresh patients of the published equations, with their errors."""
     draw_key, error_key = jax.random.split(key)
-    return Truths(drawn(n, key=draw_key), jax.random.normal(error_key, (n, visits)))
+    model = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n,)), tumors(drawn(n, key=draw_key)))
+    return Truths(model, jax.random.normal(error_key, (n, visits)))

@@ -2,13 +2,21 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from experiments.gallagher2024.course import days_under
-from experiments.gallagher2024.daily import MinusDays
 from experiments.gallagher2024.population import NOISE, Truths
-from tumortwin.control import AbstractRisk, Curve, Exhaustive, HysteresisPolicy, PlanningProblem, PolicyThresholds
-from tumortwin.control import optimize as optimized
+from tumortwin.control import (
+    AbstractRisk,
+    CountedDays,
+    Curve,
+    Exhaustive,
+    HysteresisPolicy,
+    PlanningProblem,
+    PolicyThresholds,
+    optimize,
+)
 
 STOP = (0.40, 1.00)
 POINTS = 25
@@ -19,10 +27,10 @@ def best_rule(design: Truths, risk: AbstractRisk, width: float) -> HysteresisPol
     restart minus stop (0: single thresholds)."""
 
     def seen_at_visits(draw: Truths, policy: Any) -> Curve:
-        one = Truths(draw.theta[None], draw.errors[None])
+        one = jax.tree.map(lambda leaf: leaf[None], draw)
         return Curve(jnp.arange(2.0), jnp.ones(2), parameters={"days": days_under(one, policy, NOISE)[0]})
 
     rules = PolicyThresholds(stop=STOP, width=(0.0, width))
-    problem = PlanningProblem(seen_at_visits, design, rules, MinusDays(), risk, (), sequential=False)
+    problem = PlanningProblem(seen_at_visits, design, rules, CountedDays(), risk, (), sequential=False)
     points = POINTS if width == 0.0 else 13
-    return rules.schedule(optimized(problem, Exhaustive(points=points, chunk=POINTS)).variables)
+    return rules.schedule(optimize(problem, Exhaustive(points=points, chunk=POINTS)).variables)

@@ -1,30 +1,43 @@
-"""The tumor between two decisions: Runge-Kutta steps of the published equations, many tumors at once."""
+"""The tumor between two decisions: Runge-Kutta steps of the published equations (or another model's closed form)."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
+from tumortwin.models import AbstractCompartmentModel, AbstractFlow, AbstractRates
 from tumortwin.models import SensitiveResistantState as State
-from tumortwin.models import TurnoverCompetition
 
 LIMIT = 1.2  # progression: a burden above this share of the first
 
 
 def held(
-    model: TurnoverCompetition, state: State, dose: Array, *, days: float, steps: int
-) -> tuple[State, list[Array]]:
-    """The state after `days` under one dose, by `steps` classical Runge-Kutta steps, and the burden after each."""
+    model: AbstractCompartmentModel, state: Any, dose: Array, *, days: float, steps: int
+) -> tuple[Any, list[Array]]:
+    """The state after `days` under one dose, by `steps` classical Runge-Kutta steps (or steps of the closed form where
+    the model has one), and the burden after each."""
     h, burdens = days / steps, []
     for _ in range(steps):
-        a = model.rate(state, dose)
-        b = model.rate(_moved(state, a, 0.5 * h), dose)
-        c = model.rate(_moved(state, b, 0.5 * h), dose)
-        d = model.rate(_moved(state, c, h), dose)
-        state = State(
-            state.sensitive + h / 6.0 * (a.sensitive + 2.0 * b.sensitive + 2.0 * c.sensitive + d.sensitive),
-            state.resistant + h / 6.0 * (a.resistant + 2.0 * b.resistant + 2.0 * c.resistant + d.resistant),
-        )
+        if isinstance(model, AbstractFlow):
+            state = model.advance(state, jnp.asarray(h, dose.dtype), dose)
+        elif isinstance(model, AbstractRates):
+            state = _stepped(model, state, dose, h)
+        else:
+            raise ValueError(f"required: a model with a flow or with rates; received: {type(model).__name__}")
         burdens.append(model.burden(state))
     return state, burdens
 
 
-def _moved(state: State, rate: State, h: float) -> State:
-    return State(state.sensitive + h * rate.sensitive, state.resistant + h * rate.resistant)
+def _stepped(model: AbstractRates, state: Any, dose: Array, h: float) -> Any:
+    def moved(rate: Any, share: float) -> Any:
+        return jax.tree.map(lambda x, r: x + share * h * r, state, rate)
+
+    a = model.rate(state, dose)
+    b = model.rate(moved(a, 0.5), dose)
+    c = model.rate(moved(b, 0.5), dose)
+    d = model.rate(moved(c, 1.0), dose)
+    return jax.tree.map(lambda x, *r: x + h / 6.0 * (r[0] + 2.0 * r[1] + 2.0 * r[2] + r[3]), state, a, b, c, d)
+
+
+__all__ = ["LIMIT", "State", "held"]

@@ -7,7 +7,8 @@ the coefficients of a step averaged over its two ends (second order):
 - E is averaged over a step by Gauss-Legendre quadrature of s ln(1 + C(t));
 - a variable with X' = q (r - X) takes r as linear over the step, so that the fast G-CSF follows its balance r.
 
-The equations are those of `tumortwin.models.LeukemiaMyelosuppression`.
+The equations are those of `tumortwin.models.LeukemiaMyelosuppression`, or with another `Law` those of another class:
+a chain of transit stages of another length, and blasts that grow by Gompertz' law whatever the white cells do.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ STEPS_PER_DAY = 24
 NODES, WEIGHTS = (a / 2.0 for a in np.polynomial.legendre.leggauss(4))
 INFUSION = 0.125  # [day]: 3 h
 SLOTS = tuple(0.5 * k for k in range(6))  # [day]: every 12 h on three days
+MARROW = 500.0  # [G/L]: a full one
 MAXIMAL = 3000.0 * 1.8 / 243.2 * 1e3  # [umol]: 3 g/m2, 1.8 m2, 243.2 g/mol
 FACTOR = 263.0  # [ug]: a vial of lenograstim a day, some 150 ug/m2
 
@@ -84,6 +86,20 @@ def _absorbed(age: np.ndarray, absorption: float) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class Law:
+    """What is not a parameter of the model: the number of transit `stages` between dividing and circulating cells, and
+    `blast_growth` [1/day, patient]: None for blasts that the white cells inhibit (the published class), otherwise the
+    rate g of Gompertz' law, L1' = g L1 ln(500 / L1) - kill, which knows no white cell."""
+
+    stages: int = 1
+    blast_growth: Array | None = None
+
+
+jax.tree_util.register_dataclass(Law, ["blast_growth"], ["stages"])
+PUBLISHED = Law()
+
+
+@dataclasses.dataclass(frozen=True)
 class Course:
     """What the patients go through, [time patient] on `days`: `white` cells [G/L], blasts in the `marrow` [%]."""
 
@@ -100,6 +116,7 @@ def simulate(
     cycle: Cycle,
     cytarabine: Float[Array, "... slot"],
     factor: Float[Array, "... day"],
+    law: Law = PUBLISHED,
 ) -> Course:
     """One cycle under `cytarabine` [share of the maximal dose] in the slots and `factor` [share of a vial] by day.
 
@@ -118,21 +135,29 @@ def simulate(
     cells = jnp.broadcast_to(model.baseline * model.white_death / model.transit_rate, shape)
     start = tuple(
         jnp.broadcast_to(jnp.asarray(x), shape)
-        for x in (model.factor_baseline, cells, cells, model.baseline, model.start_marrow, model.start_blood)
-    )
+        for x in (
+            model.factor_baseline, cells, model.baseline, model.start_marrow, model.start_blood, *[cells] * law.stages
+        )
+    )  # fmt: skip
     duration = 1.0 / STEPS_PER_DAY
 
     def step(state: tuple[Array, ...], now: tuple[Array, Array, Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         kill, before, after = now
-        guess = _stepped(model, state, state, kill, before, after, duration)
-        found = _stepped(model, state, guess, kill, before, after, duration)
-        return found, (found[3], 100.0 * (found[4] + 0.005 * found[2]) / 500.0)
+        guess = _stepped(model, law, state, state, kill, before, after, duration)
+        found = _stepped(model, law, state, guess, kill, before, after, duration)
+        return found, (found[2], _share(found))
 
     _, (white, marrow) = jax.lax.scan(step, start, (kills, supplied[:-1], supplied[1:]))
-    first = 100.0 * (start[4] + 0.005 * start[2]) / 500.0
     return Course(
-        jnp.asarray(cycle.days), jnp.concatenate([start[3][None], white]), jnp.concatenate([first[None], marrow])
+        jnp.asarray(cycle.days),
+        jnp.concatenate([start[2][None], white]),
+        jnp.concatenate([_share(start)[None], marrow]),
     )
+
+
+def _share(state: tuple[Array, ...]) -> Array:
+    """Blasts in the marrow [%]; some of the transit cells count as blasts."""
+    return 100.0 * (state[3] + 0.005 * sum(state[5:])) / MARROW
 
 
 MODEL = LeukemiaMyelosuppression()
@@ -147,6 +172,7 @@ def _followed(x: Array, rate: Array, first: Array, last: Array, duration: float)
 
 def _stepped(
     m: LeukemiaMyelosuppression,
+    law: Law,
     old: tuple[Array, ...],
     new: tuple[Array, ...],
     kill: Array,
@@ -155,16 +181,26 @@ def _stepped(
     duration: float,
 ) -> tuple[Array, ...]:
     """The step from `old`, its coefficients the means of those of `old` and of a guess `new` of its end."""
-    (factor, cells, transit, white, marrow, blood), (factor_, _, _, white_, _, blood_) = old, new
+    (factor, cells, white, marrow, blood, *transit), (factor_, _, white_, marrow_, blood_, *_) = old, new
     maturing = 0.5 * m.transit_rate * _sum_of_powers(factor, factor_, m.factor_baseline, m.maturation_exponent)
     dividing = 0.5 * m.transit_rate * _sum_of_powers(factor, factor_, m.factor_baseline, m.division_exponent)
     cells_end = cells * jnp.exp(duration * (dividing * (1.0 - kill) - maturing))
-    transit_end = _followed(transit, maturing, cells, cells_end, duration)
+    first, last, transit_end = cells, cells_end, []
+    for stage in transit:
+        end = _followed(stage, maturing, first, last, duration)
+        first, last, transit_end = stage, end, [*transit_end, end]
     share = maturing / m.white_death
-    white_end = _followed(white, m.white_death, share * transit, share * transit_end, duration)
-    renewal, renewal_ = (m.self_renewal / (1.0 + m.inhibition * (w + b)) for w, b in ((white, blood), (white_, blood_)))
-    mean = 0.5 * (renewal + renewal_)
-    marrow_end = marrow * jnp.exp(duration * m.blast_division * ((2.0 * mean - 1.0) - kill))
+    white_end = _followed(white, m.white_death, share * first, share * last, duration)
+    if law.blast_growth is None:
+        renewal, renewal_ = (
+            m.self_renewal / (1.0 + m.inhibition * (w + b)) for w, b in ((white, blood), (white_, blood_))
+        )
+        mean = 0.5 * (renewal + renewal_)
+        growth = m.blast_division * (2.0 * mean - 1.0)
+    else:
+        mean = m.self_renewal
+        growth = 0.5 * law.blast_growth * (jnp.log(MARROW / marrow) + jnp.log(MARROW / marrow_))
+    marrow_end = marrow * jnp.exp(duration * (growth - m.blast_division * kill))
     born = 2.0 * (1.0 - mean) * m.blast_division / m.blast_death
     blood_end = _followed(blood, m.blast_death, born * marrow, born * marrow_end, duration)
     made = (m.factor_elimination + m.factor_uptake * m.baseline) * m.factor_baseline
@@ -173,7 +209,7 @@ def _stepped(
     )
     balance, balance_ = (made + before) / cleared, (made + after) / cleared_
     factor_end = _followed(factor, 0.5 * (cleared + cleared_), balance, balance_, duration)
-    return factor_end, cells_end, transit_end, white_end, marrow_end, blood_end
+    return factor_end, cells_end, white_end, marrow_end, blood_end, *transit_end
 
 
 def _sum_of_powers(first: Array, last: Array, unit: Array, exponent: Array) -> Array:

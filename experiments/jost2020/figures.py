@@ -1,4 +1,4 @@
-"""Three pictures: nadirs by timing, optimised schedules, and losses of the closed loop."""
+"""Four pictures: nadirs by timing, optimised schedules, the same in another class, and losses of the closed loop."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -59,17 +59,36 @@ def draw_plans(run: Run, standard: Plans, plans: Mapping[str, Plans]) -> None:
     _save(run, figure, "plans")
 
 
-def draw_loop(run: Run, outcome: Outcome) -> None:
-    """Loss of every patient, sorted by that of the best course."""
+def draw_elsewhere(run: Run, plans: Mapping[str, Plans], moved: Mapping[str, Plans]) -> None:
+    """Nadir and blasts of the same schedules in the planner's class and in the other."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axis = figure.subplots()
-    order = np.argsort(outcome.perfect)
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    for axis, what, words in zip(
+        figure.subplots(1, 2), ("nadir", "blasts"), ("nadir of white cells [G/L]", "blasts on day 28 [%]"), strict=True
+    ):
+        values = []
+        for name, plan in plans.items():
+            pair = getattr(plan, what), getattr(moved[name], what)
+            values += pair
+            axis.plot(*pair, "o", ms=3, label=name.replace("_", " "))
+        ends = [np.min(values), np.max(values)]
+        axis.plot(ends, ends, color="black", lw=0.8)
+        axis.set(xscale="log", yscale="log", xlabel=f"{words}, planner's class", ylabel="another class")
+    figure.axes[0].legend(fontsize=7)
+    _save(run, figure, "elsewhere")
+
+
+def draw_loop(run: Run, outcomes: Mapping[str, Outcome]) -> None:
+    """Loss of every patient, sorted by that of the best course, by the class of the truths."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * len(outcomes), 3.6), layout="constrained")
     shown = (("standard", "#555555"), ("open_loop", "#d9791a"), ("closed_loop", "#1f6fb2"), ("perfect", "#2e8b57"))
-    for name, color in shown:
-        axis.plot(getattr(outcome, name)[order], ".-", ms=4, lw=0.8, color=color, label=name.replace("_", " "))
-    axis.set_xlabel("patient")
-    axis.set_ylabel("loss [days of leukopenia]")
-    axis.legend(fontsize=8)
+    for axis, (title, outcome) in zip(figure.subplots(1, len(outcomes), sharey=True), outcomes.items(), strict=True):
+        order = np.argsort(outcome.perfect)
+        for name, color in shown:
+            axis.plot(getattr(outcome, name)[order], ".-", ms=4, lw=0.8, color=color, label=name.replace("_", " "))
+        axis.set(title=title, xlabel="patient", ylabel="loss [days of leukopenia]")
+    figure.axes[0].legend(fontsize=8)
     _save(run, figure, "loop")

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from experiments.jost2020.bank import SLOTS, STEPS_PER_DAY, Cycle, simulate
+from experiments.jost2020.bank import PUBLISHED, SLOTS, STEPS_PER_DAY, Cycle, Law, simulate
 from experiments.jost2020.patients import LEUKOPENIA
 from tumortwin.models import LeukemiaMyelosuppression
 
@@ -55,18 +55,18 @@ def standard_factor(given: bool) -> np.ndarray:
     return np.asarray([float(given and STANDARD_FIRST <= d < last) for d in PLANNED.factor_days])
 
 
-def judged(models: LeukemiaMyelosuppression, cytarabine: np.ndarray, factor: np.ndarray) -> Plans:
+def judged(models: LeukemiaMyelosuppression, cytarabine: np.ndarray, factor: np.ndarray, law: Law = PUBLISHED) -> Plans:
     """What schedules [patient ...] lead to."""
     n = models.baseline.size
     cytarabine = np.broadcast_to(cytarabine, (n, len(SLOTS)))
     factor = np.broadcast_to(factor, (n, len(PLANNED.factor_days)))
-    nadir, blasts = _outcome(models, jnp.asarray(cytarabine), jnp.asarray(factor))
+    nadir, blasts = _outcome(models, jnp.asarray(cytarabine), jnp.asarray(factor), law)
     return Plans(cytarabine, factor, np.asarray(nadir), np.asarray(blasts))
 
 
 @eqx.filter_jit
-def _outcome(models: LeukemiaMyelosuppression, cytarabine: Array, factor: Array) -> tuple[Array, Array]:
-    found = simulate(models, PLANNED, cytarabine, factor)
+def _outcome(models: LeukemiaMyelosuppression, cytarabine: Array, factor: Array, law: Law) -> tuple[Array, Array]:
+    found = simulate(models, PLANNED, cytarabine, factor, law)
     return jnp.min(found.white[FROM:], axis=0), found.marrow[-1]
 
 

@@ -15,20 +15,26 @@ from tumortwin.control import (
     DoseLevels,
     Exhaustive,
     HysteresisPolicy,
+    Known,
+    LocalSearch,
     MarkovDecision,
     Mean,
     RecedingHorizon,
+    SchedulePolicy,
     ScipyGradient,
     finite_horizon,
     grid_process,
     hypervolume,
+    judged_vectors,
     make_plan,
     nondominated,
     optimize,
     pareto_front,
+    receding_each,
     sample_average_gap,
     value_iteration,
 )
+from tumortwin.control._rounded import neighbours
 
 LEVELS = DoseLevels(SLOTS, (0.0, 1.0, 2.0))
 KEY = jax.random.key(0)
@@ -221,3 +227,74 @@ def test_what_is_learned_at_a_visit_changes_the_rest_of_the_course_and_nothing_g
 def test_visits_must_rise_and_come_before_the_doses():
     with pytest.raises(ValueError, match="rising visit days"):
         RecedingHorizon(Exhaustive(), (3.0, 10.0), DAYS, lambda visit, key: (draws(), None))
+
+
+# --- many patients side by side ---
+
+
+def every_course(vector, visit):
+    del visit
+    return jnp.asarray(list(itertools.product(range(3), repeat=len(DAYS))), vector.dtype)
+
+
+def test_many_patients_at_once_are_one_after_another():
+    """Three patients whose draws differ by visit: the course of each is that of `RecedingHorizon(Exhaustive())`."""
+    case = problem(LEVELS, BUDGET, risk=Mean())
+    by_visit = [[draws(8, 10 * patient + visit) for patient in range(3)] for visit in range(3)]
+
+    def all_of_them(visit, key):
+        del key
+        assert visit.delivered.shape == (3, len(DAYS))
+        return Known(jax.tree.map(lambda *leaves: jnp.stack(leaves), *by_visit[visit.index]))
+
+    found = receding_each(
+        case, every_course, all_of_them, visits=(0.0, 10.0, 20.0), component_days=DAYS, start=np.zeros((3, 5)), key=KEY
+    )
+    for patient in range(3):
+        alone = optimize(case, mpc(lambda visit, key, p=patient: (by_visit[visit.index][p], None)), key=KEY)
+        np.testing.assert_array_equal(found.course[patient], alone.variables)
+        assert found.risk[2, patient] == pytest.approx(alone.convergence["visits"][2]["risk"])
+    assert len({tuple(course) for course in found.course}) > 1
+    assert found.course.sum(axis=1).max() <= 4.0
+
+
+def test_who_needs_no_plan_keeps_the_one_before_and_nobody_ends_it():
+    case = problem(LEVELS, BUDGET, risk=Mean())
+    pair = jax.tree.map(lambda leaf: leaf[None], case.draws)
+
+    def one_then_none(visit, key):
+        del key
+        return Known(pair, rows=np.asarray([1])) if visit.index == 0 else None
+
+    found = receding_each(
+        case, every_course, one_then_none, visits=(0.0, 10.0), component_days=DAYS, start=np.zeros((2, 5)), key=KEY
+    )
+    assert (found.course[0] == 0.0).all() and found.course[1].sum() > 0.0
+    assert np.isnan(found.risk[:, 0]).all() and np.isfinite(found.risk[0, 1])
+    with pytest.raises(ValueError, match="keep the limits"):
+        receding_each(
+            case, every_course, one_then_none, visits=(0.0,), component_days=DAYS, start=np.full((2, 5), 2.0), key=KEY
+        )
+
+
+def test_local_search_ends_where_no_neighbour_is_better():
+    case = problem(LEVELS, BUDGET, risk=Mean())
+    oracle = optimize(case, Exhaustive())
+    found = optimize(case, LocalSearch(jnp.zeros((1, 5)), reach=4))
+    assert found.convergence["converged"]
+    assert found.risk["value"] <= found.convergence["risk_of_best_start"]
+    near = neighbours(case.region, np.asarray(found.variables), 4)
+    assert judged_vectors(case, near)[0].min() >= found.risk["value"]
+    assert found.risk["value"] >= oracle.risk["value"] - 1e-12
+    assert (np.abs(neighbours(case.region, np.asarray([0.0, 1.0, 0.0, 1.0, 0.0]), 1)).sum(axis=1) <= 3.0).all()
+    with pytest.raises(ValueError, match="a start that keeps the limits"):
+        optimize(case, LocalSearch(jnp.full((1, 5), 2.0)))
+
+
+def test_a_schedule_as_a_policy_gives_what_it_says():
+    policy = SchedulePolicy(jnp.asarray([1.0, 0.0, 1.0]))
+    memory, doses = policy.start(jnp.asarray(3.0)), []
+    for seen in (3.0, 9.0, 0.1, 5.0):
+        memory, dose = policy.decide(memory, jnp.asarray(seen))
+        doses.append(float(dose))
+    assert doses == [1.0, 0.0, 1.0, 1.0]

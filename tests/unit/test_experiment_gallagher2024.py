@@ -7,22 +7,25 @@ import numpy as np
 import pytest
 
 from experiments.gallagher2024 import daily
+from experiments.gallagher2024.clones import clones, retold
 from experiments.gallagher2024.course import replanned, ruled, scheduled
+from experiments.gallagher2024.elsewhere import RECORD
 from experiments.gallagher2024.learned import NetworkPolicy, VirtualPatients, features
 from experiments.gallagher2024.particles import Particles, Record, effective, learned, renewed, resampled, started
-from experiments.gallagher2024.planner import Imagined, SchedulePlanner, decided, open_loop, polished
+from experiments.gallagher2024.planner import DUTIES, Imagined, SchedulePlanner, open_loop, polished, problem_of
 from experiments.gallagher2024.population import (
     BASELINE,
     CENTER,
     NOISE,
     PUBLISHED,
+    Truths,
     drawn,
     lived_coarsely,
     lived_exactly,
     patients,
     tumors,
 )
-from tumortwin.control import ConstantPolicy, CVaR, HysteresisPolicy, LearnedPolicy, Mean
+from tumortwin.control import ConstantPolicy, CVaR, HysteresisPolicy, LearnedPolicy, Mean, judged_vectors
 
 KEY = jax.random.key(11)
 VISITS = 24
@@ -76,11 +79,11 @@ def test_systematic_resampling_keeps_every_share_to_one_particle():
 def test_renewed_particles_follow_the_posterior():
     """Moments of (rS, rR, R0) after eight readings against plain importance sampling with many draws of the prior."""
     visits, n = 8, 4000
-    truths = patients(1, visits, key=jax.random.key(2))
+    truths = patients(1, visits + 1, key=jax.random.key(2))
     dose = jnp.asarray([[1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0]])
     burden = scheduled(truths, np.r_[np.asarray(dose[0]), 1.0]).burden[:, 1:]
     assert np.isfinite(burden).all()
-    reading = jnp.log(jnp.asarray(burden)) + NOISE * truths.errors
+    reading = jnp.log(jnp.asarray(burden)) + NOISE * truths.errors[:, :visits]
     record = Record(dose, reading, jnp.asarray(NOISE**-2.0))
     many = started(drawn(200_000, key=jax.random.key(3)), 1)
     few = started(drawn(n, key=jax.random.key(4)), 1)
@@ -120,26 +123,35 @@ def test_without_information_the_closed_loop_is_the_open_loop():
     assert (seeing.dose[lived] != blind.dose[lived]).any()
 
 
-def test_a_plan_is_never_worse_than_the_one_before_and_ties_keep_it():
-    planner = SchedulePlanner(CVaR(0.8), draws=16, first=2)
-    particles = started(drawn(64, key=jax.random.key(7)).astype(jnp.float32), 1)
-    before = jnp.asarray(np.random.default_rng(1).integers(0, 2, (1, VISITS)), jnp.float32)
-    known = Imagined.of(particles, 16)
-    after = decided(planner, particles, before, jnp.asarray(0))
-    risks = [float(planner.risk(-known.days(plan[:, None], jnp.asarray(0))[0, 0])) for plan in (before, after)]
-    assert risks[1] <= risks[0]
-    again = decided(planner, particles, after, jnp.asarray(0))
-    np.testing.assert_array_equal(after, again)
+def test_candidates_are_all_first_decisions_and_every_duty():
+    planner = SchedulePlanner(CVaR(0.8), first=2)
+    tried = np.asarray(planner.propose(jnp.zeros(VISITS), jnp.asarray(4)))
+    assert tried.shape == (4 * len(DUTIES), VISITS) and set(np.unique(tried)) == {0.0, 1.0}
+    assert len({tuple(row) for row in tried[:, 4:]}) == len(tried)
+    np.testing.assert_allclose(tried[: len(DUTIES), 6:].mean(axis=1), DUTIES, atol=1.0 / 18)
 
 
 def test_polishing_helps_on_its_own_draws():
-    found, changes = polished(np.ones(12), Mean(), draws=16, most=20, key=KEY)
-    theta = drawn(16, key=KEY).astype(jnp.float32)[None, None]
-    known = Imagined(theta, tumors(theta).initial())
-    days = [
-        float(known.days(jnp.asarray(p, jnp.float32)[None, None], jnp.asarray(0)).mean()) for p in (np.ones(12), found)
-    ]
-    assert days[1] >= days[0] and changes <= 20
+    found, changes = polished(np.zeros(12), Mean(), draws=16, most=20, key=KEY)
+    known = Imagined.at_first(drawn(16, key=KEY).astype(jnp.float32))
+    risks, _ = judged_vectors(problem_of(Mean(), 12, known), np.stack([np.zeros(12), found]))
+    assert risks[1] < risks[0] and 0 < changes <= 20
+
+
+# --- another class ---
+
+
+def test_clones_are_found_again():
+    """A record of clones without noise gives the clones."""
+    theta = jnp.asarray([[np.log(0.009), np.log(0.03), np.log(0.005), -7.0]])
+    truths = Truths(clones(theta), jnp.zeros((1, 60)))
+    record = ruled(truths, RECORD, NOISE)
+    told = retold(truths, record)
+    for name in ("growth_rate", "drug_kill", "resistant_rate"):
+        assert float(getattr(told.truths.model, name)[0]) == pytest.approx(
+            float(getattr(truths.model, name)[0]), rel=0.05
+        )
+    assert told.misfit[0] < 0.05
 
 
 # --- what the learner sees ---

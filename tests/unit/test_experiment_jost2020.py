@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from experiments.jost2020 import bank, loop, optimised
+from experiments.jost2020 import bank, loop, optimised, other
 from experiments.jost2020.bank import INFUSION, MODEL, SLOTS, Cycle, simulate
 from experiments.jost2020.patients import patients, with_volume
 
@@ -61,19 +61,61 @@ def test_optimised_schedules_keep_box_budget_and_limit():
     assert (found.blasts <= np.where(standard.blasts < 5.0, 5.0, standard.blasts) * (1.0 + 1e-6)).all()
 
 
+def test_three_stages_against_an_integrator_and_gompertz_without_drug():
+    """White cells under a constant kill, G-CSF held at its baseline; untreated blasts in closed form."""
+    growth = 0.02
+    model = dataclasses.replace(patients(1, 3), start_marrow=jnp.asarray([20.0]), factor_elimination=jnp.asarray([1e9]))
+    law = bank.Law(3, jnp.asarray([growth]))
+    cycle = Cycle(0.0, 15.0, ())
+    found = simulate(model, cycle, jnp.zeros(len(SLOTS)), jnp.zeros(0), law)
+    transit = 0.005 * 3 * float(model.baseline[0] * model.white_death / model.transit_rate[0])
+    exact = 500.0 * np.exp(np.log(20.0 / 500.0) * np.exp(-growth * 15.0))
+    np.testing.assert_allclose(found.marrow[-1], 100.0 * (exact + transit) / 500.0, rtol=1e-6)
+    np.testing.assert_allclose(found.white, float(model.baseline[0]), rtol=1e-6)
+    found = simulate(with_volume(model, 200.0), cycle, jnp.ones(len(SLOTS)), jnp.zeros(0), law)
+    rate, death, base = (float(np.squeeze(x)) for x in (model.transit_rate, model.white_death, model.baseline))
+    days = np.asarray(found.days)
+    nodes = days[:-1, None] + np.diff(days)[:, None] * (0.5 + bank.NODES)
+    pk = tuple(float(getattr(MODEL, n)) for n in ("elimination", "to_tissue", "from_tissue"))
+    plasma = sum(bank._infused(nodes - slot, *pk) for slot in SLOTS) * bank.MAXIMAL / 200.0
+    kill = float(model.kill_slope[0]) * np.log1p(plasma) @ bank.WEIGHTS
+
+    def cells(t, x):
+        hit = kill[min(int(t * 24 + 1e-9), kill.size - 1)]
+        return [
+            -rate * hit * x[0],
+            rate * (x[0] - x[1]),
+            rate * (x[1] - x[2]),
+            rate * (x[2] - x[3]),
+            rate * x[3] - death * x[4],
+        ]
+
+    start = [base * death / rate] * 4 + [base]
+    exact = solve_ivp(cells, (0, 15), start, t_eval=[5.0, 10.0, 15.0], rtol=1e-8, atol=1e-10, max_step=1.0 / 24).y[4]
+    np.testing.assert_allclose(np.asarray(found.white)[[120, 240, 360], 0], exact, rtol=2e-4)
+
+
+def test_the_other_class_finds_its_own_patients_again():
+    """A record of the other class, read almost without error: white cells and blasts are followed to the noise."""
+    models, law = other.described(0.2 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 8))), jnp.asarray(330.0))
+    record = np.asarray(other._readings(models, law)).T
+    found = other.fitted(jnp.asarray(record), models.volume)
+    assert found[1].shape == record.shape and np.abs(np.asarray(found[1])).max() < 0.5
+
+
 def _table(rng: np.random.Generator, size: int) -> loop.Table:
-    """Counts that tell a hidden number, and losses that depend on it."""
+    """Counts that tell a hidden number, and losses that depend on it (the dose of the second cycle)."""
     hidden = rng.normal(size=size)
     courses = np.stack(np.meshgrid(*[np.arange(3)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
     wanted = np.where(hidden > 0.0, 2, 0)
-    loss = np.abs(courses[:, 2, None] - wanted[None, :]) + 0.1 * courses[:, :1]
+    loss = np.abs(courses[:, 1, None] - wanted[None, :]) + 0.1 * courses[:, :1]
     white = np.broadcast_to(np.exp(hidden)[None, :, None], (len(courses), size, loop.COUNTED.size))
     return loop.Table(courses, loss.astype(float), white)
 
 
 def test_a_loop_that_sees_nothing_is_open_and_one_that_sees_gains():
     rng = np.random.default_rng(0)
-    cloud, truth = _table(rng, 60), _table(rng, 20)
+    cloud, truth = _table(rng, 60), _table(rng, 8)
     blind = loop.compared(cloud, truth, informative=False, seed=0)
     np.testing.assert_array_equal(blind.closed_loop, blind.open_loop)
     seen = loop.compared(cloud, truth, informative=True, seed=0)

@@ -19,6 +19,7 @@ from tumortwin.control._constraint import StartWindow as StartWindow
 from tumortwin.control._constraint import TotalDose as TotalDose
 from tumortwin.control._controller import AbstractController as AbstractController
 from tumortwin.control._controller import optimize as optimize
+from tumortwin.control._counted import CountedDays as CountedDays
 from tumortwin.control._covariance_adaptation import CovarianceAdaptation as CovarianceAdaptation
 from tumortwin.control._cycles import ShiftedCycles as ShiftedCycles
 from tumortwin.control._cycles import cycles_after as cycles_after
@@ -44,6 +45,7 @@ from tumortwin.control._hindsight import prior_sensitivity as prior_sensitivity
 from tumortwin.control._hindsight import regret as regret
 from tumortwin.control._infeasible import Infeasible as Infeasible
 from tumortwin.control._infeasible import check_feasible as check_feasible
+from tumortwin.control._local_search import LocalSearch as LocalSearch
 from tumortwin.control._markov import MarkovDecision as MarkovDecision
 from tumortwin.control._markov import MarkovPolicy as MarkovPolicy
 from tumortwin.control._markov import finite_horizon as finite_horizon
@@ -70,9 +72,11 @@ from tumortwin.control._plan import make_plan as make_plan
 from tumortwin.control._planned import plan as plan
 from tumortwin.control._planned import suitable_controller as suitable_controller
 from tumortwin.control._policy import AbstractFeedbackPolicy as AbstractFeedbackPolicy
+from tumortwin.control._policy import AbstractRule as AbstractRule
 from tumortwin.control._policy import ConstantPolicy as ConstantPolicy
 from tumortwin.control._policy import HysteresisPolicy as HysteresisPolicy
 from tumortwin.control._policy import PolicyThresholds as PolicyThresholds
+from tumortwin.control._policy import SchedulePolicy as SchedulePolicy
 from tumortwin.control._ppo import AbstractEnvironment as AbstractEnvironment
 from tumortwin.control._ppo import Learned as Learned
 from tumortwin.control._ppo import LearnedPolicy as LearnedPolicy
@@ -85,6 +89,9 @@ from tumortwin.control._projected_gradient import ProjectedGradient as Projected
 from tumortwin.control._receding import Held as Held
 from tumortwin.control._receding import RecedingHorizon as RecedingHorizon
 from tumortwin.control._receding import Visit as Visit
+from tumortwin.control._receding_each import DeliveredEach as DeliveredEach
+from tumortwin.control._receding_each import Known as Known
+from tumortwin.control._receding_each import receding_each as receding_each
 from tumortwin.control._recommendation import Recommendation as Recommendation
 from tumortwin.control._recommendation import recommend as recommend
 from tumortwin.control._region import Region as Region

@@ -72,28 +72,24 @@ class ConstantPolicy(AbstractFeedbackPolicy):
         return memory, self.dose * jnp.ones_like(observed)
 
 
-def _pair(bounds: Any) -> tuple[float, float]:
-    low, high = bounds
-    return float(low), float(high)
+class SchedulePolicy(AbstractFeedbackPolicy):
+    """A schedule as a rule: visit after visit the `doses` [visit], whatever is seen; the last again after its end."""
+
+    doses: Float[Array, " visit"] = eqx.field(converter=jnp.asarray, metadata={"unit": units.FRACTION})
+
+    def start(self, observed: Float[Array, ""]) -> Array:
+        return jnp.zeros_like(observed, int)
+
+    def decide(self, memory: Array, observed: Float[Array, ""]) -> tuple[Array, Float[Array, ""]]:
+        dose = self.doses[jnp.minimum(memory, self.doses.shape[0] - 1)]
+        return memory + 1, dose.astype(observed.dtype)
 
 
-class PolicyThresholds(AbstractParametrization):
-    """A plan that is a rule: u = (stop, width), the `HysteresisPolicy` with restart = stop + width.
+class AbstractRule(AbstractParametrization):
+    """A plan that is a rule of a few numbers u: what is given follows from what is seen, no dose is known beforehand.
 
-    The burden function takes the policy as its schedule and runs the closed loop.
-
-    **Arguments:** bounds of `stop` and `width`, shares of the baseline.
-
-    **Good values:** stop 0.2-1.1, width 0-0.5.
+    The burden function takes what `schedule` returns (a policy, or the numbers themselves) and runs the closed loop.
     """
-
-    stop: tuple[float, float] = eqx.field(static=True, default=(0.2, 1.0), converter=_pair)
-    width: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.5), converter=_pair)
-
-    @property
-    def space(self) -> DecisionSpace:
-        low, high = (np.asarray([self.stop[k], self.width[k]], dtype=float) for k in (0, 1))
-        return DecisionSpace(low, high, np.zeros(2, bool), ("stop", "width"), (units.FRACTION, units.FRACTION))
 
     def variables(self, vector: Float[Array, " n"]) -> Float[Array, " n"]:
         return vector
@@ -113,12 +109,34 @@ class PolicyThresholds(AbstractParametrization):
     def fixed_times(self) -> bool:
         return True
 
-    def schedule(self, variables: Float[Array, " n"]) -> HysteresisPolicy:
-        return HysteresisPolicy(variables[0], variables[0] + variables[1])
-
     def cost(self, variables: Float[Array, " n"]) -> Mapping[str, float]:
         del variables
         return {}
+
+
+def _pair(bounds: Any) -> tuple[float, float]:
+    low, high = bounds
+    return float(low), float(high)
+
+
+class PolicyThresholds(AbstractRule):
+    """A plan that is a rule: u = (stop, width), the `HysteresisPolicy` with restart = stop + width.
+
+    **Arguments:** bounds of `stop` and `width`, shares of the baseline.
+
+    **Good values:** stop 0.2-1.1, width 0-0.5.
+    """
+
+    stop: tuple[float, float] = eqx.field(static=True, default=(0.2, 1.0), converter=_pair)
+    width: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.5), converter=_pair)
+
+    @property
+    def space(self) -> DecisionSpace:
+        low, high = (np.asarray([self.stop[k], self.width[k]], dtype=float) for k in (0, 1))
+        return DecisionSpace(low, high, np.zeros(2, bool), ("stop", "width"), (units.FRACTION, units.FRACTION))
+
+    def schedule(self, variables: Float[Array, " n"]) -> HysteresisPolicy:
+        return HysteresisPolicy(variables[0], variables[0] + variables[1])
 
     def describe(self, variables: Float[Array, " n"]) -> dict[str, Any]:
         return {"stop": float(variables[0]), "restart": float(variables[0] + variables[1])}

@@ -42,13 +42,23 @@ class Held(AbstractConstraint):
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
-    """What is known at a visit: its `index` and `day`, and the decision [n], of which the components marked in `held`
-    [n] have been `delivered` (the others are what the visit before planned)."""
+    """What is known at a visit: its `index` and `day`, and the decision [n] (of many patients: [patient n]), of which
+    the components marked in `held` [n] have been `delivered` (the others are what the visit before planned)."""
 
     index: int
     day: float
     delivered: np.ndarray
     held: np.ndarray
+
+
+def check_visits(visits: tuple[float, ...], component_days: tuple[float, ...]) -> None:
+    """Raises `ValueError` for visits that do not rise, or a component before the first of them."""
+    rising = all(b > a for a, b in zip(visits, visits[1:], strict=False))
+    if not visits or not rising or min(component_days) < visits[0]:
+        raise ValueError(
+            "required: rising visit days, the first at or before the first component; received: visits "
+            f"{visits}, components from day {min(component_days):g}"
+        )
 
 
 Reestimate = Callable[[Visit, Array], tuple[PyTree, Any]]
@@ -83,7 +93,8 @@ class RecedingHorizon(AbstractController):
 
     **Raises:** `ValueError` for visits that do not rise, a first component before the first visit, or no key.
 
-    **Limits:** components must be due one after another on fixed days: slots, levels, on/off (mathematical).
+    **Limits:** components must be due one after another on fixed days: slots, levels, on/off (mathematical). One
+    patient at a time: a virtual trial of many is for `receding_each`.
     """
 
     controller: AbstractController
@@ -92,12 +103,7 @@ class RecedingHorizon(AbstractController):
     reestimate: Reestimate = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        rising = all(b > a for a, b in zip(self.visits, self.visits[1:], strict=False))
-        if not self.visits or not rising or min(self.component_days) < self.visits[0]:
-            raise ValueError(
-                "required: rising visit days, the first at or before the first component; received: visits "
-                f"{self.visits}, components from day {min(self.component_days):g}"
-            )
+        check_visits(self.visits, self.component_days)
 
     def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Delivery:
         region = problem.region.bounded()

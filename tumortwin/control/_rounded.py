@@ -69,7 +69,7 @@ class RelaxAndRound(AbstractController):
 
     def step(self, problem: PlanningProblem, state: Neighbourhoods) -> Neighbourhoods:
         assert state.best is not None
-        near = neighbours(state.nearest.region, state.best.vector, self.pairs)
+        near = neighbours(state.nearest.region, state.best.vector, state.nearest.region.size if self.pairs else 0)
         found = better(judged_candidates(problem, near))
         moved = found is not None and found.rank < state.best.rank
         return dataclasses.replace(
@@ -110,14 +110,14 @@ def distinct(vectors: list[np.ndarray | None]) -> list[np.ndarray]:
     return found
 
 
-def neighbours(region: Region, vector: np.ndarray, pairs: bool) -> np.ndarray:
-    """The admissible decisions [m n] one unit step of one whole component away, or of two in opposite directions."""
-    steps = np.eye(region.size)[region.space.integer]
-    moves = [steps, -steps]
-    if pairs and len(steps) > 1:
-        first, second = np.nonzero(~np.eye(len(steps), dtype=bool))
-        moves.append(steps[first] - steps[second])
-    near = vector + np.concatenate(moves)
+def neighbours(region: Region, vector: np.ndarray, reach: int) -> np.ndarray:
+    """The admissible decisions [m n] one unit step of one whole component away, or of two in opposite directions that
+    are at most `reach` components apart."""
+    whole = np.flatnonzero(region.space.integer)
+    steps = np.eye(region.size)[whole]
+    apart = np.abs(whole[:, None] - whole[None, :])
+    first, second = np.nonzero((apart > 0) & (apart <= reach))
+    near = vector + np.concatenate([steps, -steps, steps[first] - steps[second]])
     return near[region.keeps(near)]
 
 
