@@ -5,6 +5,7 @@ and doses are merged in order; their number is static, so that a different table
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from tumortwin.models import AbstractCompartmentModel, AbstractFlow, AbstractRates
+from tumortwin.models import (
+    AbstractCompartmentModel,
+    AbstractFlow,
+    AbstractPacedFlow,
+    AbstractRates,
+    AbstractShared,
+)
 from tumortwin.solvers._trajectory import RESULTS
 from tumortwin.treatments import StepHistory
 
@@ -51,13 +58,16 @@ def simulate_compartment(
     times_and_doses: tuple[Array, Array] | None = None,
     *,
     t0: float | Array = 0.0,
+    fixed_steps: int | None = None,
 ) -> CompartmentTrajectory:
     """The states and the burden of a table of subjects on their days `ts`.
 
     **Arguments:** `model`, each parameter a scalar or beginning with [*batch]; `ts` [day], each subject its own, in any
     order; `exposure`, a `StepHistory` or a constant level [*batch] (none: 0); `times_and_doses`, two arrays
-    [*batch event] of days and of doses in the unit of the model's `jump`; `t0` [*batch] the day of the initial state.
-    What lacks [*batch] is the same for all subjects.
+    [*batch event] of days and of doses in the unit of the model's `jump`; `t0` [*batch] the day of the initial state;
+    `fixed_steps`: so many equal steps between two merged days instead of steps that keep a tolerance, for training,
+    where readings are dense (a table then waits for nobody). What lacks [*batch] is the same for all subjects, as is
+    an `AbstractShared` part of the model.
 
     A measurement on the day of a dose comes *before* it. What happens before `t0` is no part of the simulation: a dose
     then counts nothing (one at `t0` counts), of a history the level since its last edge counts, and a state is NaN.
@@ -92,10 +102,16 @@ def simulate_compartment(
     else:
         given = jnp.broadcast_to(exposure, batch)
     _check(model, batch)
+    if fixed_steps is not None and (fixed_steps < 1 or (isinstance(model, AbstractRates) and model.stiff)):
+        raise ValueError(
+            f"required: at least one fixed step, and a model that is not stiff; received: {fixed_steps} steps of "
+            f"{type(model).__name__}; try: fixed_steps=None"
+        )
     start = jnp.broadcast_to(jnp.asarray(t0, ts.dtype), batch)
-    run: Callable[..., CompartmentTrajectory] = _one_subject
+    run: Callable[..., CompartmentTrajectory] = functools.partial(_one_subject, fixed_steps)
+    axes = jax.tree.map(lambda x: None if _is_shared(x) or not x.ndim else 0, model, is_leaf=_is_shared)
     for _ in batch:
-        run = jax.vmap(run, in_axes=(jax.tree.map(lambda leaf: 0 if leaf.ndim else None, model), 0, 0, 0, 0))
+        run = jax.vmap(run, in_axes=(axes, 0, 0, 0, 0))
     return run(model, ts, given, doses, start)
 
 
@@ -107,8 +123,13 @@ def _rows(x: Array, batch: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(x, (*batch, x.shape[-1]))
 
 
+def _is_shared(node: Any) -> bool:
+    return isinstance(node, AbstractShared)
+
+
 def _check(model: AbstractCompartmentModel, batch: tuple[int, ...]) -> None:
-    wrong = {leaf.shape for leaf in jax.tree.leaves(model) if leaf.ndim and leaf.shape[: len(batch)] != batch}
+    own = [leaf for leaf in jax.tree.leaves(model, is_leaf=_is_shared) if not _is_shared(leaf)]
+    wrong = {leaf.shape for leaf in own if leaf.ndim and leaf.shape[: len(batch)] != batch}
     if wrong:
         raise ValueError(
             f"required: parameters that are scalars or begin with {batch}, the subjects; received: {sorted(wrong)}"
@@ -116,14 +137,19 @@ def _check(model: AbstractCompartmentModel, batch: tuple[int, ...]) -> None:
 
 
 def _one_subject(
-    model: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array
+    fixed_steps: int | None,
+    model: Any,
+    ts: Array,
+    exposure: StepHistory | Array,
+    doses: tuple[Array, Array] | None,
+    t0: Array,
 ) -> CompartmentTrajectory:
     state = jax.tree.map(lambda x: x.astype(jnp.result_type(x, ts)), model.initial())
     if isinstance(model, AbstractFlow) and doses is None and not isinstance(exposure, StepHistory):
         states = jax.vmap(lambda duration: model.advance(state, duration, exposure))(jnp.where(ts < t0, 0.0, ts - t0))
         steps_ok = jnp.asarray(True)
     else:
-        states, steps_ok = _through_events(model, state, ts, exposure, doses, t0)
+        states, steps_ok = _through_events(model, state, ts, exposure, doses, t0, fixed_steps)
     states = jax.tree.map(lambda x: jnp.where(_like(ts >= t0, x), x, jnp.nan), states)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(states)]))
     result = RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite)
@@ -136,7 +162,13 @@ def _like(mask: Array, x: Array) -> Array:
 
 
 def _through_events(
-    model: Any, state: Any, ts: Array, exposure: StepHistory | Array, doses: tuple[Array, Array] | None, t0: Array
+    model: Any,
+    state: Any,
+    ts: Array,
+    exposure: StepHistory | Array,
+    doses: tuple[Array, Array] | None,
+    t0: Array,
+    fixed_steps: int | None,
 ) -> tuple[Any, Array]:
     """States on the days `ts` (before a dose on that day), and whether every segment was solved."""
     edges = exposure.edges if isinstance(exposure, StepHistory) else jnp.zeros(0, ts.dtype)
@@ -158,7 +190,7 @@ def _through_events(
 
     def segment(carried: Any, now: tuple[Array, Array, Array]) -> tuple[Any, tuple[Any, Array]]:
         duration, level, dose = now
-        before, ok = _advance(model, carried, duration, level)
+        before, ok = _advance(model, carried, duration, level, fixed_steps)
         after = before if doses is None else model.jump(before, dose)
         return after, (before, ok)
 
@@ -168,11 +200,13 @@ def _through_events(
     return jax.tree.map(lambda x: x[place], states), jnp.all(ok)
 
 
-def _advance(model: Any, state: Any, duration: Array, exposure: Array) -> tuple[Any, Array]:
+def _advance(model: Any, state: Any, duration: Array, exposure: Array, fixed_steps: int | None) -> tuple[Any, Array]:
     """The state after a segment, and whether it was reached."""
     if isinstance(model, AbstractFlow):
         return model.advance(state, duration, exposure), jnp.asarray(True)
-    return _integrate(model, state, duration, exposure)
+    if isinstance(model, AbstractPacedFlow):
+        return _run_clock(model, state, duration, exposure, fixed_steps)
+    return _integrate(model, state, duration, exposure, fixed_steps)
 
 
 def _vector_field(t: Any, state: Any, args: tuple[AbstractRates, Array, Array, Any]) -> Any:
@@ -182,30 +216,68 @@ def _vector_field(t: Any, state: Any, args: tuple[AbstractRates, Array, Array, A
     return jax.tree.map(lambda slope, weight: duration * weight * slope, slopes, weights)
 
 
-def _integrate(model: AbstractRates, state: Any, duration: Array, exposure: Array) -> tuple[Any, Array]:
+def _clock_field(t: Any, clock: Array, args: tuple[AbstractPacedFlow, Array, Array, Any]) -> Array:
+    del t
+    model, duration, exposure, state = args
+    return model.pace(model.advance(state, clock * duration, exposure), exposure)
+
+
+def _integrate(
+    model: AbstractRates, state: Any, duration: Array, exposure: Array, fixed_steps: int | None
+) -> tuple[Any, Array]:
     """One segment, on a time from 0 to 1."""
     leaves = jax.tree.leaves(state)
-    single = jnp.finfo(leaves[0].dtype).bits < 64
     size = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
     absolute = ATOL * jax.lax.stop_gradient(size)
-    controller = diffrax.PIDController(rtol=RTOL_SINGLE if single else RTOL, atol=absolute, norm=_largest)
     weights = _weights(state, absolute)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_vector_field),
+    found, reached = _solve(
+        _vector_field,
         diffrax.Kvaerno5() if model.stiff else diffrax.Tsit5(),
+        jax.tree.map(jnp.multiply, state, weights),
+        (model, duration, exposure, weights),
+        absolute,
+        fixed_steps,
+    )
+    return jax.tree.map(jnp.divide, found, weights), reached
+
+
+def _run_clock(
+    model: AbstractPacedFlow, state: Any, duration: Array, exposure: Array, fixed_steps: int | None
+) -> tuple[Any, Array]:
+    """One segment of a flow on a clock of its own; the clock counts in units of the segment."""
+    args, start = (model, duration, exposure, state), jnp.zeros_like(duration)
+    clock, reached = _solve(_clock_field, diffrax.Tsit5(), start, args, _tolerance(start), fixed_steps)
+    return model.advance(state, clock * duration, exposure), reached
+
+
+def _tolerance(leaf: Array) -> float:
+    return RTOL_SINGLE if jnp.finfo(leaf.dtype).bits < 64 else RTOL
+
+
+def _solve(
+    field: Callable[..., Any], solver: Any, y0: Any, args: Any, absolute: Any, fixed_steps: int | None
+) -> tuple[Any, Array]:
+    """Diffrax on a time from 0 to 1: the end, and whether it was reached."""
+    first = jax.tree.leaves(y0)[0]
+    if fixed_steps is None:
+        controller: Any = diffrax.PIDController(rtol=_tolerance(first), atol=absolute, norm=_largest)
+    else:
+        controller = diffrax.StepTo(jnp.linspace(0.0, 1.0, fixed_steps + 1, dtype=first.dtype))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver,
         t0=0.0,
         t1=1.0,
         dt0=None,
-        y0=jax.tree.map(jnp.multiply, state, weights),
-        args=(model, duration, exposure, weights),
+        y0=y0,
+        args=args,
         stepsize_controller=controller,
-        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=CHECKPOINTS),
-        max_steps=MAX_STEPS,
+        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=fixed_steps or CHECKPOINTS),
+        max_steps=fixed_steps or MAX_STEPS,
         throw=False,
     )
     assert solution.ys is not None
-    reached = solution.result == diffrax.RESULTS.successful
-    return jax.tree.map(lambda x, weight: x[0] / weight, solution.ys, weights), reached
+    return jax.tree.map(lambda x: x[0], solution.ys), solution.result == diffrax.RESULTS.successful
 
 
 def _weights(state: Any, absolute: Array) -> Any:
