@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.hybrid_ablation.rows import HYBRID, MECHANISM, NETWORK, ROWS, Law, Rows
+from experiments.hybrid_ablation.rows import HYBRID, MECHANISM, NETWORK, Law, Rows
 from tumortwin.inference import Checkpoint, Fitted, Training, fit, shuffled, split_subjects, whole
 from tumortwin.models import AbstractCompartmentModel, hybrid
 from tumortwin.solvers import simulate_compartment
@@ -92,12 +92,13 @@ def learn(
     used = rows.where(moving)
     readings = jnp.asarray(float(used.valid.sum()))
     # Rows beyond a whole number of batches wait for another epoch; fewer than a batch are filled up.
-    used = used if len(used.start) >= ROWS else used.filled()
+    size = made.law.batch
+    used = used if len(used.start) >= size else used.filled(size)
     return fit(
         Loss(made, readings, True),
         first,
-        shuffled(used, ROWS, key=jax.random.fold_in(key, 1)),
-        held_out=whole(rows.where(held).filled(), ROWS),
+        shuffled(used, size, key=jax.random.fold_in(key, 1)),
+        held_out=whole(rows.where(held).filled(size), size),
         settings=settings,
         score=Loss(made, readings, False),
         checkpoint=checkpoint,
@@ -130,13 +131,15 @@ def all_kinds(
     key: Array,
     checkpoint: Checkpoint | None = None,
     name: str,
+    warm: bool = True,
 ) -> dict[str, tuple[Forecaster, dict[str, Array]]]:
-    """Mechanism, network and hybrid from the same rows; the hybrid begins where the mechanism ended."""
+    """Mechanism, network and hybrid from the same rows; the hybrid begins where the mechanism ended (`warm`), or at the
+    prior medians, where parameters are known beforehand and a mechanism alone would bend them to what it lacks."""
     found: dict[str, tuple[Forecaster, dict[str, Array]]] = {}
     for k, kind in enumerate((MECHANISM, NETWORK, HYBRID)):
         made = forecaster(law, kind, jax.random.fold_in(key, 10 + k))
         first = made.first()
-        if kind == HYBRID:
+        if kind == HYBRID and warm:
             first = {**first, **found[MECHANISM][1]}
         # The same subjects decide when to stop, whatever is trained.
         got = learn(made, rows, subject, first, settings, key=key, checkpoint=checkpoint, name=f"{name}_{kind}")

@@ -97,4 +97,4 @@ def _hold(burden: Array) -> Array:
     return jnp.log(burden)
 
 
-LAW = Law(3, _mechanism, _blank, _closure, 2, 0.15, _hold)
+LAW = Law(3, _mechanism, _blank, _closure, 2, 0.15, _hold, 256)

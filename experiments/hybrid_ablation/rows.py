@@ -13,7 +13,6 @@ from tumortwin.models import AbstractCompartmentModel
 MECHANISM, NETWORK, HYBRID = "mechanism", "network", "hybrid"
 LEARNED = (MECHANISM, NETWORK, HYBRID)
 PERSISTENCE = "persistence"
-ROWS = 64  # in a call of a compiled program
 
 
 class Rows(eqx.Module):
@@ -38,10 +37,10 @@ class Rows(eqx.Module):
         """The rows for which `keep` is True, or of these numbers."""
         return Rows(*(np.asarray(getattr(self, f.name))[keep] for f in dataclasses.fields(self)))
 
-    def filled(self) -> "Rows":
-        """Rows without readings behind the others, up to a multiple of `ROWS`: one shape for all programs."""
+    def filled(self, size: int) -> "Rows":
+        """Rows without readings behind the others, up to a multiple of `size`: one shape for all programs."""
         count = len(self.start)
-        wanted = -(-count // ROWS) * ROWS
+        wanted = -(-count // size) * size
         more = self.where(np.minimum(np.arange(wanted), count - 1))
         valid = np.where(np.arange(wanted)[:, None] < count, more.valid, 0.0)
         return eqx.tree_at(lambda r: r.valid, more, valid)
@@ -55,7 +54,8 @@ Build = Callable[[Array, Rows], AbstractCompartmentModel]
 class Law:
     """What rates are made of, without data: `count` of z, what `mechanism` makes of it; `blank`, a model that says
     nothing, for the network alone; `closures` for it and for the hybrid, by kind and the key of their first weights;
-    `steps` of the solver between two readings in training; `tolerance` of a reading; `hold`: a burden to the scale h.
+    `steps` of the solver between two readings in training; `tolerance` of a reading; `hold`: a burden to the scale h;
+    `batch`: rows in a call of a compiled program.
     """
 
     count: int
@@ -65,6 +65,7 @@ class Law:
     steps: int
     tolerance: float
     hold: Callable[[Any], Any]
+    batch: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ def study(
     known = rows.where(train)
     known = Rows(**{**vars(known), **{k: getattr(known, k)[:, columns] for k in ("days", "seen", "valid")}})
     names = np.array([f"{i:03d}" for i in range(TRAIN)])
-    found = all_kinds(LAW, known, names, settings, key=key, checkpoint=checkpoint, name=name)
+    found = all_kinds(LAW, known, names, settings, key=key, checkpoint=checkpoint, name=name, warm=False)
     later, within, recovered, rates = {}, {}, {}, {}
     top = float(np.exp(np.asarray(known.seen).max()))
     sizes = np.geomspace(STARTS[0], top, 60)
@@ -124,4 +124,4 @@ def _hold(burden: Array) -> Array:
     return jnp.log(burden)
 
 
-LAW = Law(2, _mechanism, _blank, _closure, 1, NOISE, _hold)
+LAW = Law(2, _mechanism, _blank, _closure, 1, NOISE, _hold, 32)

@@ -92,4 +92,4 @@ def _hold(burden: Array) -> Array:
     return jnp.log(jnp.maximum(burden, 0.0) + FLOOR)
 
 
-LAW = Law(2 * COUNT, _mechanism, _blank, _closure, 2, 0.15, _hold)
+LAW = Law(2 * COUNT, _mechanism, _blank, _closure, 2, 0.15, _hold, 64)

@@ -143,5 +143,5 @@ def test_car_t_curves_start_at_their_own_reading(tmp_path):
 def test_rows_are_filled_with_what_does_not_count():
     shapes = {"days": (5, 2), "seen": (5, 2), "valid": (5, 2), "start": (5,), "level": (5,)}
     rows = Rows(*(np.ones(shapes.get(field.name, (5, 1))) for field in dataclasses.fields(Rows)))
-    filled = rows.filled()
+    filled = rows.filled(64)
     assert len(filled.start) == 64 and filled.valid.sum() == rows.valid.sum()

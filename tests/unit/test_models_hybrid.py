@@ -29,7 +29,7 @@ def untrained(mechanism, *, relative=True, outputs=1):
     return kind(m.Network.create(size, outputs, 6, 2, key=jax.random.key(0)), inputs)
 
 
-@pytest.mark.parametrize("name", ["gompertz", "treated", "claret", "sensitive and resistant", "car t", "leukemia"])
+@pytest.mark.parametrize("name", ["treated", "claret", "sensitive and resistant"])
 def test_an_untrained_hybrid_equals_its_mechanism(name):
     mechanism = TRUE[name]
     course = StepHistory(jnp.asarray([3.0]), jnp.asarray([0.0, 0.2]))

@@ -65,9 +65,9 @@ def simulate_compartment(
     **Arguments:** `model`, each parameter a scalar or beginning with [*batch]; `ts` [day], each subject its own, in any
     order; `exposure`, a `StepHistory` or a constant level [*batch] (none: 0); `times_and_doses`, two arrays
     [*batch event] of days and of doses in the unit of the model's `jump`; `t0` [*batch] the day of the initial state;
-    `fixed_steps`: so many equal steps between two merged days instead of steps that keep a tolerance, for training,
-    where readings are dense (a table then waits for nobody). What lacks [*batch] is the same for all subjects, as is
-    an `AbstractShared` part of the model.
+    `fixed_steps`: so many equal Runge-Kutta steps of order four between two merged days instead of steps that keep a
+    tolerance, for training, where readings are dense (a table then waits for nobody). What lacks [*batch] is the same
+    for all subjects, as is an `AbstractShared` part of the model.
 
     A measurement on the day of a dose comes *before* it. What happens before `t0` is no part of the simulation: a dose
     then counts nothing (one at `t0` counts), of a history the level since its last edge counts, and a state is NaN.
@@ -257,12 +257,10 @@ def _tolerance(leaf: Array) -> float:
 def _solve(
     field: Callable[..., Any], solver: Any, y0: Any, args: Any, absolute: Any, fixed_steps: int | None
 ) -> tuple[Any, Array]:
-    """Diffrax on a time from 0 to 1: the end, and whether it was reached."""
+    """On a time from 0 to 1: the end, and whether it was reached."""
+    if fixed_steps is not None:
+        return _runge_kutta(field, y0, args, fixed_steps), jnp.asarray(True)
     first = jax.tree.leaves(y0)[0]
-    if fixed_steps is None:
-        controller: Any = diffrax.PIDController(rtol=_tolerance(first), atol=absolute, norm=_largest)
-    else:
-        controller = diffrax.StepTo(jnp.linspace(0.0, 1.0, fixed_steps + 1, dtype=first.dtype))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,
@@ -271,13 +269,31 @@ def _solve(
         dt0=None,
         y0=y0,
         args=args,
-        stepsize_controller=controller,
-        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=fixed_steps or CHECKPOINTS),
-        max_steps=fixed_steps or MAX_STEPS,
+        stepsize_controller=diffrax.PIDController(rtol=_tolerance(first), atol=absolute, norm=_largest),
+        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=CHECKPOINTS),
+        max_steps=MAX_STEPS,
         throw=False,
     )
     assert solution.ys is not None
     return jax.tree.map(lambda x: x[0], solution.ys), solution.result == diffrax.RESULTS.successful
+
+
+def _runge_kutta(field: Callable[..., Any], y0: Any, args: Any, steps: int) -> Any:
+    """Classical steps of order four: nothing to control, a tenth of the program, and of its compile time."""
+    width = 1.0 / steps
+
+    def moved(y: Any, by: float, slope: Any) -> Any:
+        return jax.tree.map(lambda x, v: x + by * v, y, slope)
+
+    def step(y: Any, _: None) -> tuple[Any, None]:
+        one = field(0.0, y, args)
+        two = field(0.0, moved(y, 0.5 * width, one), args)
+        three = field(0.0, moved(y, 0.5 * width, two), args)
+        four = field(0.0, moved(y, width, three), args)
+        mean = jax.tree.map(lambda a, b, c, d: (a + 2.0 * b + 2.0 * c + d) / 6.0, one, two, three, four)
+        return moved(y, width, mean), None
+
+    return jax.lax.scan(step, y0, None, length=steps)[0] if steps > 1 else step(y0, None)[0]
 
 
 def _weights(state: Any, absolute: Array) -> Any:
