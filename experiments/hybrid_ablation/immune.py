@@ -91,4 +91,4 @@ def _hold(burden: Array) -> Array:
     return jnp.arcsinh(burden / WIDTH)
 
 
-LAW = Law(2 * NAMES, _mechanism, _blank, _closure, 1, 0.1, _hold, 24)
+LAW = Law(2 * NAMES, _mechanism, _blank, _closure, 2, 0.1, _hold, 24)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from experiments.hybrid_ablation.blank import Blank
 from experiments.hybrid_ablation.rows import NETWORK, Law, Rows, Task, rotation
 from tumortwin.io import Table
-from tumortwin.models import Claret, Exponential, InputRange, Network, PerCapitaClosure
+from tumortwin.models import Claret, InputRange, Network, PerCapitaClosure
 
 LEAST, HIDDEN, FOLDS = 6, 2, 3
 SMALLEST, FLOOR = 5.0, 2.5  # [mm] below the first a lesion counts as vanished; its logarithm is that of the second
@@ -59,7 +60,8 @@ def _mechanism(z: Array, rows: Rows) -> Claret:
 def _closure(kind: str, key: Array) -> Any:
     features = 6
     if kind == NETWORK:
-        return PerCapitaClosure(Network.create(1 + features, 1, 12, 2, key=key), InputRange.of([3.0], [150.0]), BOUND)
+        inputs = InputRange.of([3.0, 0.5, 10.0], [150.0, 1.0, 120.0])  # [mm], nothing is given, [day]
+        return PerCapitaClosure(Network.create(3 + features, 1, 12, 2, key=key), inputs, BOUND, ("size",))
     inputs = InputRange.of([3.0, 0.05], [150.0, 1.0])
     return PerCapitaClosure(Network.create(2 + features, 1, 12, 2, key=key), inputs, BOUND, ("size",))
 
@@ -89,12 +91,12 @@ def _entry(h: np.ndarray) -> np.ndarray:
     return np.log1p(np.where(diameter < SMALLEST, 0.0, diameter))
 
 
-def _blank(rows: Rows) -> Exponential:
-    return Exponential(jnp.zeros_like(jnp.asarray(rows.start)), jnp.asarray(rows.start))
+def _blank(rows: Rows) -> Blank:
+    return Blank(jnp.asarray(rows.start))
 
 
 def _hold(burden: Array) -> Array:
     return jnp.log(burden)
 
 
-LAW = Law(3, _mechanism, _blank, _closure, 2, 0.15, _hold, 256)
+LAW = Law(3, _mechanism, _blank, _closure, 6, 0.15, _hold, 256)

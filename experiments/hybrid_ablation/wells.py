@@ -26,7 +26,6 @@ from tumortwin.models import DelayedDeath, InputRange, Network, PerCapitaClosure
 from experiments.hybrid_ablation.blank import Blank  # isort: skip
 
 GRID = 12.0  # [h]
-MOST_FRACTIONS = 8
 
 
 def wells(table: Table, *, leave_out: bool) -> Task:

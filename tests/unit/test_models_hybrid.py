@@ -42,7 +42,7 @@ def test_an_untrained_hybrid_equals_its_mechanism(name):
 
 def test_a_closure_on_the_rates_of_a_flow_equals_it_to_the_tolerance_of_the_solver():
     """And exactly as a rate, which is the derivative of the closed form."""
-    for name in ("logistic", "stein", "general bertalanffy", "persister"):
+    for name in ("stein", "general bertalanffy"):
         case, state = FLOWS[name], FLOWS[name].model.initial()
         model = m.hybrid(case.model, untrained(case.model, relative=False))
         assert isinstance(model, m.HybridRates)
@@ -149,37 +149,38 @@ def grown(proliferation):
 
 LOGISTIC = m.LogisticProliferation(jnp.asarray(0.06))
 SPOKEN = m.NeuralProliferation(LOGISTIC, network(2, 1, 4), ("white_matter",), jnp.asarray(0.8))
-SOLVE = eqx.filter_jit(lambda model, step: simulate(model, FRACTIONS, ASKED, FixedSteps(step)))
+SOLVE = eqx.filter_jit(lambda model, given, step, **how: simulate(model, given, ASKED, FixedSteps(step), **how))
 
 
 def test_an_untrained_hybrid_on_a_grid_equals_its_mechanism():
     silent = m.NeuralProliferation(LOGISTIC, m.Network.create(1, 1, 6, key=jax.random.key(1)))
-    expected, found = (SOLVE(grown(p), 2.0).states.density for p in (LOGISTIC, silent))
+    expected, found = (SOLVE(grown(p), FRACTIONS, 4.0, estimate_error=False).states.density for p in (LOGISTIC, silent))
     np.testing.assert_allclose(found, expected, rtol=IDENTITY)
-    edges = MovingEdges.of(ASKED, FRACTIONS, max_step=2.0)
-    moving = [eqx.filter_jit(simulate_moving)(grown(p), FRACTIONS, edges) for p in (LOGISTIC, silent)]
-    np.testing.assert_allclose(moving[1].states.density, moving[0].states.density, rtol=IDENTITY)
-    spoken = eqx.filter_jit(simulate_moving)(grown(SPOKEN), FRACTIONS, edges)
-    assert float(jnp.max(path_difference(SOLVE(grown(SPOKEN), 2.0), spoken))) < 2e-3
 
 
 def test_a_hybrid_on_a_grid_against_scipy_and_to_second_order_in_time():
-    u = _on_a_line()
+    """The order without fractions: one that falls within a step adds an error of first order, which is small."""
     off = []
-    for step in (4.0, 2.0, 1.0):
-        found = SOLVE(grown(SPOKEN), step)
-        off.append(float(np.linalg.norm(found.states.density[-1].ravel() - u) / np.linalg.norm(u)))
-        # The error that is reported is that of the time step.
-        assert 0.3 < float(found.error_estimate[-1]) / off[-1] < 3.0
-    assert off[-1] < 1e-3 and off[0] / off[1] > 3.0 and off[1] / off[2] > 3.0
-    plain = SOLVE(grown(LOGISTIC), 1.0).states.density[-1]
-    assert float(jnp.linalg.norm(plain.ravel() - u)) > 100 * off[-1] * np.linalg.norm(u)
+    for step, estimated in ((10.0, True), (5.0, False)):
+        found = SOLVE(grown(SPOKEN), Schedule(), step, estimate_error=estimated)
+        off.append(_difference(found.states.density[-1], _on_a_line(())))
+        if estimated:  # what is reported is the error of the time step
+            assert 0.3 < float(found.error_estimate[-1]) / off[0] < 3.0
+    assert off[0] / off[1] > 3.0 and off[1] < 1e-3
+    expected = _on_a_line((11.0, 14.0))
+    treated = SOLVE(grown(SPOKEN), FRACTIONS, 4.0, estimate_error=False)
+    plain = SOLVE(grown(LOGISTIC), FRACTIONS, 4.0, estimate_error=False)
+    assert _difference(treated.states.density[-1], expected) < 3e-4
+    assert _difference(plain.states.density[-1], expected) > 0.02
+    edges = MovingEdges.from_schedule(FRACTIONS, ASKED, max_step=4.0)
+    moving = eqx.filter_jit(simulate_moving)(grown(SPOKEN), FRACTIONS, edges)
+    assert float(jnp.max(path_difference(treated, moving))) < 2e-3
 
 
 def test_gradients_on_a_grid_against_finite_differences():
     def mass(weights, rate, bound):
         closure = eqx.tree_at(lambda p: (p.network.weights, p.mechanism.rate, p.bound), SPOKEN, (weights, rate, bound))
-        found = simulate(grown(closure), FRACTIONS, ASKED, FixedSteps(4.0), estimate_error=False)
+        found = simulate(grown(closure), Schedule(), (10.0,), FixedSteps(5.0), estimate_error=False)
         return jnp.log(jnp.sum(found.states.density[-1]))
 
     at = (SPOKEN.network.weights, jnp.asarray(0.06), jnp.asarray(0.8))
@@ -193,8 +194,8 @@ def test_gradients_on_a_grid_against_finite_differences():
         assert float(found * at[k]) == pytest.approx(_central(moved), rel=GRADIENT)
 
 
-def _on_a_line() -> np.ndarray:
-    """The last day by SciPy: method of lines with the same faces, the network in NumPy, fractions as jumps."""
+def _on_a_line(fractions: tuple[float, ...]) -> np.ndarray:
+    """The last day by SciPy: method of lines with the same faces, the network in NumPy, fractions of 2 Gy as jumps."""
     d = 0.1 * WHITE.ravel()
     face = 2.0 * d[:-1] * d[1:] / (d[:-1] + d[1:]) / 2.0**2
 
@@ -205,10 +206,14 @@ def _on_a_line() -> np.ndarray:
         return np.append(flow, 0.0) - np.insert(flow, 0, 0.0) + 0.06 * np.asarray(factor) * u * (1 - u)
 
     u, day = START.ravel(), 0.0
-    for until, dose in ((11.0, 2.0), (14.0, 2.0), (40.0, 0.0)):
-        u = solve_ivp(slope, (day, until), u, "LSODA", rtol=1e-10, atol=1e-12).y[:, -1]
-        u, day = u * np.exp(-0.1 * dose * (1 + dose / 10.0)), until
+    for until in (*fractions, ASKED[-1]):
+        u = solve_ivp(slope, (day, until), u, "LSODA", rtol=1e-9, atol=1e-11).y[:, -1]
+        u, day = (u * np.exp(-0.1 * 2.0 * (1 + 2.0 / 10.0)) if until != ASKED[-1] else u), until
     return u
+
+
+def _difference(found, expected) -> float:
+    return float(np.linalg.norm(np.asarray(found).ravel() - expected) / np.linalg.norm(expected))
 
 
 def _central(function, h: float = 1e-5) -> float:

@@ -17,6 +17,8 @@ from tumortwin.inference._calibrate import Checkpoint, State
 
 # Of the rate of learning, left at the last epoch.
 LAST_RATE = 0.02
+# So many epochs without one finite loss, or the first one, and it gives up.
+LOST_EPOCHS = 20
 
 
 class Batch(NamedTuple):
@@ -66,8 +68,8 @@ class Training(eqx.Module):
 class Fitted:
     """What training found: the averaged `parameters` of the `epoch` (from 1) with the best held-out `score`.
 
-    `losses`, `scores` [epoch]: mean training loss and held-out score; `refused`: steps that were not taken because the
-    loss or its slope was not finite; `stopped_early`.
+    `losses`, `scores` [epoch]: mean training loss (NaN: none was finite) and held-out score; `refused`: steps at which
+    the loss or its slope was not finite, and which went back instead; `stopped_early`.
     """
 
     parameters: Any
@@ -211,9 +213,11 @@ def _rate(settings: Training, epoch: int) -> float:
 
 
 class _Moving(eqx.Module):
-    """What a step changes: the parameters, their average, the optimizer's memory, and the number of steps."""
+    """What a step changes: the parameters, those at the `last` finite loss, their average, the optimizer's memory, and
+    the number of steps."""
 
     parameters: Any
+    last: Any
     average: Any
     memory: Any
     count: Any
@@ -221,16 +225,19 @@ class _Moving(eqx.Module):
 
 @eqx.filter_jit
 def _update(loss: Any, settings: Training, rate: Array, now: _Moving, fixed: Any, data: Any) -> tuple[_Moving, Array]:
-    """One step; where the loss or its slope is not finite, none."""
+    """One step; where the loss or its slope is not finite, half the way back to where it last was."""
     value, slope = eqx.filter_value_and_grad(lambda m: loss(eqx.combine(m, fixed), data))(now.parameters)
     change, memory = _optimizer(settings).update(slope, now.memory, now.parameters)
     finite = jnp.isfinite(value) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(slope)]))
     change = jax.tree.map(lambda c: (rate * c).astype(c.dtype), change)
     stepped = optax.apply_updates(now.parameters, change)
     decay = jnp.minimum(settings.average, (1.0 + now.count) / (10.0 + now.count))
-    averaged = jax.tree.map(lambda a, p: (decay * a + (1.0 - decay) * p).astype(a.dtype), now.average, stepped)
-    after = _Moving(stepped, averaged, memory, now.count + 1)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, now), jnp.where(finite, value, jnp.nan)
+    # Of parameters at which the loss is known to be finite: the average is then where it is, too, if that is convex.
+    averaged = jax.tree.map(lambda a, p: (decay * a + (1.0 - decay) * p).astype(a.dtype), now.average, now.parameters)
+    after = _Moving(stepped, now.parameters, averaged, memory, now.count + 1)
+    half = jax.tree.map(lambda p, q: (0.5 * (p + q)).astype(p.dtype), now.parameters, now.last)
+    back = _Moving(half, now.last, now.average, now.memory, now.count)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, back), jnp.where(finite, value, jnp.nan)
 
 
 @eqx.filter_jit
@@ -252,7 +259,8 @@ def _epoch(fitting: "_Fitting", state: State, checkpoint: Checkpoint | None, nam
         if settings.save_every and checkpoint is not None and len(state["running"]) % settings.save_every == 0:
             checkpoint.save(name, {**state, **_packed(moving=now)})
     taken = state["running"][np.isfinite(state["running"])]
-    if taken.size == 0:
+    state["losses"] = np.append(state["losses"], taken.mean() if taken.size else np.nan)
+    if np.isnan(state["losses"][-LOST_EPOCHS:]).all() and (epoch == 0 or epoch + 1 >= LOST_EPOCHS):
         raise ValueError(
             f"required: a finite loss and slope; received: none in the {len(state['running'])} batches of epoch "
             f"{epoch + 1}; try: a lower rate, or parameters from which the model can be solved"
@@ -261,7 +269,6 @@ def _epoch(fitting: "_Fitting", state: State, checkpoint: Checkpoint | None, nam
     found = float(np.mean(np.asarray(said)))
     state.update(_packed(moving=now))
     state["refused"] = np.asarray(int(state["refused"]) + len(state["running"]) - taken.size)
-    state["losses"] = np.append(state["losses"], taken.mean())
     state["scores"] = np.append(state["scores"], found)
     state["running"] = np.zeros(0)
     if found < float(state["best_score"]):
@@ -291,7 +298,7 @@ def _done(state: State, settings: Training) -> bool:
 
 
 def _start(settings: Training, moving: Any) -> _Moving:
-    return _Moving(moving, moving, _optimizer(settings).init(moving), jnp.zeros((), int))
+    return _Moving(moving, moving, moving, _optimizer(settings).init(moving), jnp.zeros((), int))
 
 
 def _first(moving: Any, settings: Training) -> State:

@@ -21,7 +21,8 @@ class NeuralProliferation(AbstractProliferation):
 
     It takes the place of the proliferation in a `ReactionDiffusion`, wrapping the one that was there; whoever solves,
     calibrates or plans does not know. Solved to second order in the time step: the factor of a step is taken at the
-    middle of the reaction between two diffusions.
+    middle of the reaction between two diffusions. (A fraction within a step moves the density, and so the factor, at
+    once: the part of the step on its other side has the wrong factor, an error of first order in the step.)
 
     **Arguments:** `mechanism` the proliferation that is wrapped (`mechanisms.proliferation.mechanism.rate`);
     `network`, one output, inputs the density and the tissue fields named in `fields` (fractions); `bound` b [1].
