@@ -78,9 +78,9 @@ def _mechanism(z: Array, rows: Rows) -> Carrgo:
 def _closure(kind: str, key: Array) -> Any:
     if kind == NETWORK:
         inputs = InputRange.of([0.05, 0.02, 1.0], [6.0, 0.3, 6.0], 1.0)
-        return PerCapitaClosure(Network.create(5, 1, 12, 2, key=key), inputs, 3.0, ("size",))
+        return PerCapitaClosure(Network.create(5, 1, 12, 2, key=key), inputs, jnp.asarray(3.0), ("size",))
     inputs = InputRange.of([0.05, 0.02], [6.0, 1.0], 1.0)
-    return PerCapitaClosure(Network.create(4, 2, 12, 2, key=key), inputs, 2.0)
+    return PerCapitaClosure(Network.create(4, 2, 12, 2, key=key), inputs, jnp.asarray(2.0))
 
 
 def _blank(rows: Rows) -> Blank:

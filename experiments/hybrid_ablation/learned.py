@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from experiments.hybrid_ablation.rows import HYBRID, MECHANISM, NETWORK, Law, Rows
 from tumortwin.inference import Checkpoint, Fitted, Training, fit, shuffled, split_subjects, whole
-from tumortwin.models import AbstractCompartmentModel, hybrid
+from tumortwin.models import AbstractCompartmentModel, with_closure
 from tumortwin.solvers import simulate_compartment
 
 SPREAD = 0.3  # of the prior of a weight
@@ -34,7 +34,7 @@ class Forecaster(eqx.Module):
         if self.closure is None:
             return base
         closure = eqx.tree_at(lambda c: c.network.weights, self.closure, parameters["w"])
-        return hybrid(base, closure, jnp.asarray(rows.features))
+        return with_closure(base, closure, jnp.asarray(rows.features))
 
     def __call__(
         self, parameters: dict[str, Array], rows: Rows, fixed_steps: int | None = None
@@ -108,12 +108,9 @@ def learn(
 
 def predicted(made: Forecaster, parameters: dict[str, Array], rows: Rows, *, tight: bool = False) -> np.ndarray:
     """[row, time] on the scale h; `tight`: with steps that keep the solver's tolerance."""
-    filled = rows.filled()
-    run = _program()
-    parts = [
-        np.asarray(run(made, parameters, batch.data, None if tight else made.law.steps))
-        for batch in whole(filled, ROWS)
-    ]
+    run, size = _program(), made.law.batch
+    steps = None if tight else made.law.steps
+    parts = [np.asarray(run(made, parameters, batch.data, steps)) for batch in whole(rows.filled(size), size)]
     return np.concatenate(parts)[: len(rows.start)]
 
 

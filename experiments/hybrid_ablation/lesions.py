@@ -61,9 +61,9 @@ def _closure(kind: str, key: Array) -> Any:
     features = 6
     if kind == NETWORK:
         inputs = InputRange.of([3.0, 0.5, 10.0], [150.0, 1.0, 120.0])  # [mm], nothing is given, [day]
-        return PerCapitaClosure(Network.create(3 + features, 1, 12, 2, key=key), inputs, BOUND, ("size",))
+        return PerCapitaClosure(Network.create(3 + features, 1, 12, 2, key=key), inputs, jnp.asarray(BOUND), ("size",))
     inputs = InputRange.of([3.0, 0.05], [150.0, 1.0])
-    return PerCapitaClosure(Network.create(2 + features, 1, 12, 2, key=key), inputs, BOUND, ("size",))
+    return PerCapitaClosure(Network.create(2 + features, 1, 12, 2, key=key), inputs, jnp.asarray(BOUND), ("size",))
 
 
 def _history(days: np.ndarray, diameters: np.ndarray) -> tuple[list[float], list[float]]:

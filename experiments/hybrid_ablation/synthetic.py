@@ -80,7 +80,7 @@ def study(
 def _subjects(truth: str, rng: np.random.Generator) -> tuple[Rows, np.ndarray]:
     """Readings of all subjects on all days, and the curves without noise, both as logarithms."""
     count = TRAIN + TEST
-    starts = np.exp(rng.uniform(*np.log(STARTS), count))
+    starts = np.exp(rng.uniform(np.log(STARTS[0]), np.log(STARTS[1]), count))
     days = np.arange(EVERY, HORIZON + 1e-9, EVERY)
     slope = lambda _, x: TRUTHS[truth](np.exp(x))  # noqa: E731
     solved = solve_ivp(slope, (0.0, HORIZON), np.log(starts), t_eval=days, rtol=1e-9, atol=1e-10)
@@ -103,7 +103,9 @@ def _mechanism(z: Array, rows: Rows) -> Logistic:
 def _closure(kind: str, key: Array) -> Any:
     inputs = InputRange.of([STARTS[0]], [CAPACITY])
     net = Network.create(1, 1, 12, 2, key=key)
-    return PerCapitaClosure(net, inputs, 0.6) if kind == NETWORK else RelativeClosure(net, inputs, 0.95)
+    if kind == NETWORK:
+        return PerCapitaClosure(net, inputs, jnp.asarray(0.6))
+    return RelativeClosure(net, inputs, jnp.asarray(0.95))
 
 
 def _per_volume(made: Forecaster, parameters: dict[str, Array], known: Rows, sizes: np.ndarray) -> np.ndarray:

@@ -78,9 +78,9 @@ def _mechanism(z: Array, rows: Rows) -> DelayedDeath:
 def _closure(kind: str, key: Array) -> Any:
     if kind == NETWORK:
         inputs = InputRange.of([0.02, 2.0, 1.0], [1.0, 20.0, 14.0])
-        return PerCapitaClosure(Network.create(4, 1, 12, 2, key=key), inputs, 2.0, ("size",))
+        return PerCapitaClosure(Network.create(4, 1, 12, 2, key=key), inputs, jnp.asarray(2.0), ("size",))
     inputs = InputRange.of([0.02] * 5, [1.0] * 5)
-    return RelativeClosure(Network.create(6, 5, 12, 2, key=key), inputs, 0.9)
+    return RelativeClosure(Network.create(6, 5, 12, 2, key=key), inputs, jnp.asarray(0.9))
 
 
 def _blank(rows: Rows) -> Blank:

@@ -82,7 +82,9 @@ def test_ranks_are_certain_where_one_is_better_and_are_not_where_it_is_noise():
 
 
 def test_a_blank_model_keeps_its_size_and_knows_what_happened():
-    found = simulate_compartment(Blank(3.0), jnp.asarray([1.0, 4.0]), None, (jnp.asarray([2.0]), jnp.asarray([5.0])))
+    found = simulate_compartment(
+        Blank(jnp.asarray(3.0)), jnp.asarray([1.0, 4.0]), None, (jnp.asarray([2.0]), jnp.asarray([5.0]))
+    )
     np.testing.assert_allclose(found.burden, [3.0, 3.0])
     np.testing.assert_allclose(found.states.given, [0.0, 5.0])
     np.testing.assert_allclose(found.states.days, [1.0, 4.0])

@@ -8,8 +8,7 @@ import pytest
 from numpyro.distributions import Normal
 from scipy.integrate import solve_ivp
 
-from tests.verification.compartment_cases import FLOWS, RATES, network, said, variables
-from tumortwin import models as m
+from tests.verification.compartment_cases import FLOWS, RATES, m, network, said, variables
 from tumortwin.geometry import Domain, Grid, Tissue
 from tumortwin.inference import Prior
 from tumortwin.params import parameter_units, set_parameters
@@ -35,7 +34,7 @@ def test_an_untrained_hybrid_equals_its_mechanism(name):
     course = StepHistory(jnp.asarray([3.0]), jnp.asarray([0.0, 0.2]))
     doses = (jnp.asarray([2.0, 6.0]), jnp.asarray([0.3, 0.3]))
     expected = RUN(mechanism, DAYS, course, doses).burden
-    found = RUN(m.hybrid(mechanism, untrained(mechanism)), DAYS, course, doses)
+    found = RUN(m.with_closure(mechanism, untrained(mechanism)), DAYS, course, doses)
     assert bool(found.succeeded)
     np.testing.assert_allclose(found.burden, expected, rtol=IDENTITY)
 
@@ -44,7 +43,7 @@ def test_a_closure_on_the_rates_of_a_flow_equals_it_to_the_tolerance_of_the_solv
     """And exactly as a rate, which is the derivative of the closed form."""
     for name in ("stein", "general bertalanffy"):
         case, state = FLOWS[name], FLOWS[name].model.initial()
-        model = m.hybrid(case.model, untrained(case.model, relative=False))
+        model = m.with_closure(case.model, untrained(case.model, relative=False))
         assert isinstance(model, m.HybridRates)
         slope = variables(model.rate(state, jnp.asarray(0.05)))
         np.testing.assert_allclose(slope, case.slope(variables(state), 0.05), rtol=IDENTITY, atol=1e-15)
@@ -54,7 +53,7 @@ def test_a_closure_on_the_rates_of_a_flow_equals_it_to_the_tolerance_of_the_solv
 def test_a_trained_hybrid_does_differ_and_stays_within_its_bound():
     mechanism = m.Exponential(0.1, 5.0)
     closure = m.RelativeClosure(network(1, 1, 3), m.InputRange.of([1.0], [100.0]), 0.5)
-    found = np.log(np.asarray(RUN(m.hybrid(mechanism, closure), DAYS).burden)[1:] / 5.0) / np.asarray(DAYS)[1:]
+    found = np.log(np.asarray(RUN(m.with_closure(mechanism, closure), DAYS).burden)[1:] / 5.0) / np.asarray(DAYS)[1:]
     assert np.all((found > 0.05) & (found < 0.15)) and np.max(np.abs(found - 0.1)) > 1e-3
 
 
@@ -63,8 +62,8 @@ def test_a_table_of_subjects_shares_one_network():
     closure = m.RelativeClosure(network(1, 1, 3), m.InputRange.of([1.0], [100.0]))
     count = closure.network.weights.size
     starts = jnp.linspace(1.0, 20.0, count)
-    table = RUN(m.hybrid(m.Exponential(0.1, starts), closure), jnp.broadcast_to(DAYS, (count, 4))).burden
-    one = RUN(m.hybrid(m.Exponential(0.1, starts[7]), closure), DAYS).burden
+    table = RUN(m.with_closure(m.Exponential(0.1, starts), closure), jnp.broadcast_to(DAYS, (count, 4))).burden
+    one = RUN(m.with_closure(m.Exponential(0.1, starts[7]), closure), DAYS).burden
     np.testing.assert_allclose(table[7], one, rtol=1e-10)
 
 
@@ -100,7 +99,7 @@ def test_gradients_through_solver_and_network_against_finite_differences(name):
 
 
 def test_the_weights_have_a_prior_whose_mode_is_the_mechanism():
-    model = m.hybrid(m.Exponential(0.1, 5.0), untrained(m.Exponential(0.1, 5.0)))
+    model = m.with_closure(m.Exponential(0.1, 5.0), untrained(m.Exponential(0.1, 5.0)))
     count = model.closure.network.weights.size
     prior = Prior({"closure.network.weights": Normal(0.0, 0.3).expand([count])})
     bound = set_parameters(model, prior.constrain(jnp.zeros(count)))
@@ -116,10 +115,10 @@ def test_the_weights_have_a_prior_whose_mode_is_the_mechanism():
 def test_sizes_and_ranges_that_do_not_belong_together_are_refused():
     made = m.Network.create(2, 1, 4, 1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="17 weights"):
-        m.Network(made.origin, made.weights[:5], 2, 1, 4, 1)
+        m.Network(made.origin, 2, 1, 4, 1, made.weights[:5])
     with pytest.raises(ValueError, match="lower < upper"):
         m.InputRange.of([1.0], [0.5])
-    model = m.hybrid(m.Exponential(0.1, 5.0), m.RelativeClosure(made, m.InputRange.of([1.0, 1.0], [2.0, 2.0])))
+    model = m.with_closure(m.Exponential(0.1, 5.0), m.RelativeClosure(made, m.InputRange.of([1.0, 1.0], [2.0, 2.0])))
     with pytest.raises(ValueError, match="each of the 1 variables"):
         simulate_compartment(model, DAYS)
     with pytest.raises(ValueError, match="one clock"):
@@ -202,8 +201,8 @@ def _on_a_line(fractions: tuple[float, ...]) -> np.ndarray:
     def slope(_: float, u: np.ndarray) -> np.ndarray:
         flow = face * np.diff(u)
         inputs = 2.0 * np.stack([u, WHITE.ravel()], axis=1) - 1.0
-        factor = [1 + 0.8 * said(SPOKEN.network, x)[0] for x in inputs]
-        return np.append(flow, 0.0) - np.insert(flow, 0, 0.0) + 0.06 * np.asarray(factor) * u * (1 - u)
+        factor = 1.0 + 0.8 * said(SPOKEN.network, inputs)[:, 0]
+        return np.append(flow, 0.0) - np.insert(flow, 0, 0.0) + 0.06 * factor * u * (1 - u)
 
     u, day = START.ravel(), 0.0
     for until in (*fractions, ASKED[-1]):

@@ -153,13 +153,13 @@ def network(inputs: int, outputs: int, seed: int) -> Any:
 
 
 def said(network: Any, x: np.ndarray) -> np.ndarray:
-    """The bounded network once more."""
+    """The bounded network once more, for inputs in the last axis."""
     flat, start = np.asarray(network.origin + network.weights), 0
     sizes = [network.inputs, *[network.width] * network.depth, network.outputs]
     for k, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         matrix = flat[start : start + before * after].reshape(after, before)
         start += before * after
-        x = matrix @ x + flat[start : start + after]
+        x = x @ matrix.T + flat[start : start + after]
         start += after
         x = np.tanh(x) if k < network.depth else x
     return np.tanh(x)

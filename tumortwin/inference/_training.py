@@ -155,9 +155,9 @@ def whole(rows: PyTree, size: int | None = None, *, names: Sequence[str] | None 
     one before."""
     arrays = jax.tree.map(np.asarray, rows)
     count = jax.tree.leaves(arrays)[0].shape[0]
-    size = count if size is None else min(size, count)
-    starts = sorted({*range(0, count - size + 1, size), count - size})
-    return [_named(arrays, np.arange(s, s + size), f"rows {s}-{s + size - 1}", names) for s in starts]
+    taken = count if size is None else min(size, count)
+    starts = sorted({*range(0, count - taken + 1, taken), count - taken})
+    return [_named(arrays, np.arange(s, s + taken), f"rows {s}-{s + taken - 1}", names) for s in starts]
 
 
 def split_subjects(

@@ -66,9 +66,9 @@ from tumortwin.models.hybrid import NeuralProliferation as NeuralProliferation
 from tumortwin.models.hybrid import PerCapitaClosure as PerCapitaClosure
 from tumortwin.models.hybrid import RelativeClosure as RelativeClosure
 from tumortwin.models.hybrid import correction_penalty as correction_penalty
-from tumortwin.models.hybrid import hybrid as hybrid
 from tumortwin.models.hybrid import rate_of as rate_of
 from tumortwin.models.hybrid import weight_penalty as weight_penalty
+from tumortwin.models.hybrid import with_closure as with_closure
 from tumortwin.models.mechanisms import AbstractProliferation as AbstractProliferation
 from tumortwin.models.mechanisms import Diffusion as Diffusion
 from tumortwin.models.mechanisms import DrugResponse as DrugResponse

@@ -43,9 +43,14 @@ class HybridRates(AbstractRates):
 
     mechanism: AbstractCompartmentModel
     closure: AbstractClosure
-    features: Float[Array, "*batch feature"] | None = None
+    features: Float[Array, "*batch feature"] | None
 
     reference: ClassVar[str] = "arXiv:2001.04385"
+
+    def __init__(
+        self, mechanism: AbstractCompartmentModel, closure: AbstractClosure, features: Array | None = None
+    ) -> None:
+        self.mechanism, self.closure, self.features = mechanism, closure, features
 
     @property
     def stiff(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -126,7 +131,7 @@ class HybridFlow(AbstractPacedFlow):
         return 1.0 + self.closure.correction(state, exposure, batch, self.features)[..., 0]
 
 
-def hybrid(
+def with_closure(
     mechanism: AbstractCompartmentModel, closure: AbstractClosure, features: Array | None = None
 ) -> HybridRates | HybridFlow:
     """The hybrid of a mechanism and a closure: on a clock of its own where that is possible, else by its rates."""

@@ -32,11 +32,11 @@ class Network(eqx.Module):
     """
 
     origin: Float[Array, " weight"]
-    weights: Float[Array, " weight"] = parameter(unit="1")
     inputs: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
     depth: int = eqx.field(static=True)
+    weights: Float[Array, " weight"] = parameter(unit="1")
 
     def __check_init__(self) -> None:
         size = _size(self.inputs, self.outputs, self.width, self.depth)
@@ -60,7 +60,7 @@ class Network(eqx.Module):
         last = made.layers[-1]
         silent = eqx.tree_at(lambda m: (m.layers[-1].weight, m.layers[-1].bias), made, _zeros(last.weight, last.bias))
         origin, _ = ravel_pytree(eqx.filter(silent, eqx.is_array))
-        return cls(origin, jnp.zeros_like(origin), inputs, outputs, width, depth)
+        return cls(origin, inputs, outputs, width, depth, jnp.zeros_like(origin))
 
     def perceptron(self) -> eqx.nn.MLP:
         """The network as Equinox has it, before the bound."""

@@ -11,7 +11,7 @@ from tumortwin.geometry import Tissue
 from tumortwin.models._base import Context, TumorState
 from tumortwin.models.hybrid._network import Network
 from tumortwin.models.mechanisms import AbstractProliferation
-from tumortwin.params import parameter
+from tumortwin.params import as_parameter, parameter
 
 
 class NeuralProliferation(AbstractProliferation):
@@ -37,11 +37,21 @@ class NeuralProliferation(AbstractProliferation):
 
     mechanism: AbstractProliferation
     network: Network
-    fields: tuple[str, ...] = eqx.field(static=True, default=())
-    bound: Float[Array, ""] = parameter(unit=units.FRACTION, default=0.9)
+    fields: tuple[str, ...] = eqx.field(static=True)
+    bound: Float[Array, ""] = parameter(unit=units.FRACTION)
 
     stiff: ClassVar[bool] = False
     reference: ClassVar[str] = "arXiv:2001.04385"
+
+    def __init__(
+        self,
+        mechanism: AbstractProliferation,
+        network: Network,
+        fields: tuple[str, ...] = (),
+        bound: Array | float = 0.9,
+    ) -> None:
+        self.mechanism, self.network, self.fields = mechanism, network, tuple(fields)
+        self.bound = as_parameter(bound)
 
     def __check_init__(self) -> None:
         if (self.network.inputs, self.network.outputs) != (1 + len(self.fields), 1):
