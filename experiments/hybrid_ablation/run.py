@@ -173,6 +173,8 @@ def of_table(
             measured(f"{start}_low", low, unit),
             measured(f"{start}_high", high, unit),
         ]
+    for who in LEARNED:
+        found.append(measured(f"{name}_{who}_unsolved_readings", sum(t.failed[who] for t in said)))
     found.append(measured(f"{name}_hybrid_fixed_steps_error", max(t.solver_difference for t in said), "h"))
     if len(said) > 1:
         found += agreement(name, said, order, expected, rng)
