@@ -139,6 +139,17 @@ def test_the_example_of_planning_runs_and_keeps_its_limits(capsys):
     assert space["picture"].png.startswith(b"\x89PNG") and "plan" in space["picture"].caption
 
 
+def test_the_examples_of_hybrid_models_run_and_the_closure_learns(capsys):
+    text = (ROOT / "docs" / "use" / "hybrid-models.md").read_text(encoding="utf-8")
+    space: dict = {}
+    for language, body in FENCE.findall(text):
+        if language == "python":
+            exec(compile(body, "hybrid-models.md", "exec"), space)
+    said, unknowns, factor = capsys.readouterr().out.splitlines()
+    assert "in truth 0.50" in said and abs(space["said"] - 0.5) < 0.05
+    assert unknowns == f"{space['closure'].network.weights.size + 1} unknowns" and float(factor) == 1.0
+
+
 def test_the_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = (body for language, body in FENCE.findall(text) if language == "python")

@@ -46,7 +46,7 @@ def test_a_model_is_documented_and_has_units(model):
         assert heading in doc, heading
     assert model.reference.removeprefix("doi:") in doc
     for field in dataclasses.fields(model):
-        assert "unit" in field.metadata or field.name == "growth", field.name
+        assert "unit" in field.metadata or field.name in ("growth", "mechanism", "closure", "features"), field.name
         assert f"`{field.name}`" in doc, field.name
 
 

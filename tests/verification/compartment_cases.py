@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
@@ -142,7 +145,61 @@ _K = np.array([900.0, 800.0, 700.0])
 _A = np.array([[1.0, 0.4, 0.8], [0.1, 1.0, 0.6], [0.2, 0.9, 1.0]])
 _E = np.array([0.9, 0.4, 0.0])
 
+
+def network(inputs: int, outputs: int, seed: int) -> Any:
+    """A network that says something, the same for everybody."""
+    empty = m.Network.create(inputs, outputs, 5, 2, key=jax.random.key(seed))
+    return eqx.tree_at(lambda n: n.weights, empty, 0.4 * jnp.cos(jnp.arange(empty.weights.size, dtype=float)))
+
+
+def said(network: Any, x: np.ndarray) -> np.ndarray:
+    """The bounded network once more, for inputs in the last axis."""
+    flat, start = np.asarray(network.origin + network.weights), 0
+    sizes = [network.inputs, *[network.width] * network.depth, network.outputs]
+    for k, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        matrix = flat[start : start + before * after].reshape(after, before)
+        start += before * after
+        x = x @ matrix.T + flat[start : start + after]
+        start += after
+        x = np.tanh(x) if k < network.depth else x
+    return np.tanh(x)
+
+
+def scaled(y: Any, lower: Any, upper: Any) -> np.ndarray:
+    y, lower, upper = (np.asarray(a) for a in (y, lower, upper))
+    return 2 * np.log((y + lower) / (2 * lower)) / np.log((upper + lower) / (2 * lower)) - 1
+
+
+CLOCK, BOTH = network(2, 1, 1), network(3, 2, 2)
+
+
+def clocked(y: np.ndarray, u: float) -> list:
+    x = np.append(scaled(y, [20.0], [2000.0]), 2 * u / 0.5 - 1)
+    return [(0.3 * y[0] * (1 - y[0] / 2000.0) - u * y[0]) * (1 + 0.8 * said(CLOCK, x)[0])]
+
+
+def predated(y: np.ndarray, u: float) -> np.ndarray:
+    x = np.append(scaled(y, [0.1, 0.05], [5.0, 2.0]), 2 * u / 1.5 - 1)
+    slope = [1.1 * y[0] * (1 - y[0] / 5.3) - 1.3 * y[0] * y[1] - 0.3 * u * y[0], (0.2 * y[0] - 0.1 - 0.2 * u) * y[1]]
+    return np.asarray(slope) + 0.3 * said(BOTH, x) * y
+
+
 RATES = {
+    "hybrid flow": Case(
+        m.HybridFlow(m.Logistic(0.3, 2000.0, 40.0), m.RelativeClosure(CLOCK, m.InputRange.of([20.0], [2e3], 0.5), 0.8)),
+        clocked,
+        shrink,
+        exposures=(0.0, 0.4),
+    ),
+    "hybrid rates": Case(
+        m.HybridRates(
+            m.Carrgo(1.1, 5.3, 1.3, 0.2, 0.1, 1.0, 0.25, 0.3, 0.2),
+            m.PerCapitaClosure(BOTH, m.InputRange.of([0.1, 0.05], [5.0, 2.0], 1.5), 0.3),
+        ),
+        predated,
+        lambda y, dose: [y[0], y[1] + dose],
+        exposures=(0.0, 1.5),
+    ),
     "dynamic capacity": Case(
         m.DynamicCarryingCapacity(0.4, 2.6, 0.1),
         lambda y, u: [(0.4 * np.log(y[1] / y[0]) - u) * y[0], 2.6 * y[0] ** (2 / 3)],

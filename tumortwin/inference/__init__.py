@@ -94,5 +94,13 @@ from tumortwin.inference._state_space import forward_filter as forward_filter
 from tumortwin.inference._state_space import sample_ahead as sample_ahead
 from tumortwin.inference._state_space import step_order as step_order
 from tumortwin.inference._svi import SviCalibrator as SviCalibrator
+from tumortwin.inference._training import Batch as Batch
+from tumortwin.inference._training import Batches as Batches
+from tumortwin.inference._training import Fitted as Fitted
+from tumortwin.inference._training import Training as Training
+from tumortwin.inference._training import fit as fit
+from tumortwin.inference._training import shuffled as shuffled
+from tumortwin.inference._training import split_subjects as split_subjects
+from tumortwin.inference._training import whole as whole
 from tumortwin.inference._whitened import WhitenedProblem as WhitenedProblem
 from tumortwin.inference._whitened import whitened as whitened

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from tumortwin.geometry import add_ring, drop_ring, spectral_bound
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.solvers._rkl import log_carrier, stage_count
-from tumortwin.solvers._simulate import ring_rate, solve_on_edges
+from tumortwin.solvers._simulate import ring_closure, ring_rate, solve_on_edges
 from tumortwin.solvers._strang import StepCoefficients
 from tumortwin.solvers._trajectory import Trajectory, judge
 from tumortwin.treatments import Schedule
@@ -115,7 +115,7 @@ def simulate_moving(model: ReactionDiffusion, schedule: Schedule, edges: MovingE
     stages = stage_count(edges.longest * spectral_bound(edges.max_diffusivity, model.tissue.grid.spacing))
     diffusivity = model.diffusion.white_matter
     faces = model.relative_faces().scaled(jax.lax.stop_gradient(diffusivity).astype(y0.dtype))
-    args = StepCoefficients(faces, ring_rate(model, y0), log_carrier(diffusivity))
+    args = StepCoefficients(faces, ring_rate(model, y0), log_carrier(diffusivity), ring_closure(model))
     kill = model.log_kill(schedule, knots[0], knots[-1])
     steps_before = np.concatenate([[0], np.cumsum(edges.substeps)])
     states = solve_on_edges(y0, all_edges, [int(steps_before[i]) for i in edges.saves], args, kill, stages)

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tumortwin.geometry import Faces, add_ring, drop_ring, spectral_bound
-from tumortwin.models import ReactionDiffusion, TumorState
+from tumortwin.models import NeuralProliferation, ReactionDiffusion, TumorState
 from tumortwin.solvers._reaction import react, tabulate
 from tumortwin.solvers._rkl import log_carrier, stage_count, stage_weight
 from tumortwin.solvers._steps import ONE, FixedSteps, Phase
-from tumortwin.solvers._strang import StepCoefficients, StrangRKL2, TabulatedKill
+from tumortwin.solvers._strang import Closure, StepCoefficients, StrangRKL2, TabulatedKill
 from tumortwin.solvers._trajectory import Trajectory, judge
 from tumortwin.treatments import LogKill, Schedule
 
@@ -95,6 +95,15 @@ def ring_rate(model: ReactionDiffusion, y0: Array) -> Array:
     return add_ring(rate) if rate.ndim == 3 else rate
 
 
+def ring_closure(model: ReactionDiffusion) -> Closure | None:
+    """The closure of the growth term with its ringed tissue, where the model has one."""
+    growth = model.proliferation
+    if not isinstance(growth, NeuralProliferation):
+        return None
+    places = growth.places(model.tissue)
+    return Closure(growth, jnp.pad(places, ((1, 1), (1, 1), (1, 1), (0, 0))))
+
+
 def _relative_difference(a: Array, b: Array) -> Float[Array, " time"]:
     axes = (1, 2, 3)
     size = jnp.sqrt(jnp.sum(b**2, axis=axes))
@@ -115,7 +124,8 @@ def _solve_phase(
 ) -> tuple[list[Array], Array, int]:
     """The saved states of one phase and its last state."""
     stages = stage_count(phase.step * spectral_bound(solver.max_diffusivity, model.tissue.grid.spacing))
-    args = StepCoefficients(faces.scaled(phase.step * stage_weight(stages)), rate, log_scale, prescaled=True)
+    scaled = faces.scaled(phase.step * stage_weight(stages))
+    args = StepCoefficients(scaled, rate, log_scale, ring_closure(model), prescaled=True)
     edges = phase.edges
     saves = [int(np.argmin(abs(edges - s))) for s in phase.saves]
     asked = sorted({*saves, phase.n_steps})
@@ -161,14 +171,14 @@ def solve_on_edges(
     states = []
     for i, edge in enumerate(saves):
         second = jax.tree.map(lambda leaf, k=2 * edge - 1: leaf[k], halves)
-        states.append(react(solution.ys[i], args.rate, second, forward_mode=forward_mode))
+        states.append(react(solution.ys[i], args.rate_at(solution.ys[i]), second, forward_mode=forward_mode))
     return jnp.stack(states)
 
 
 def _smooth(t: Any, y: Array, args: StepCoefficients) -> Array:
     # Only the structure is used: StrangRKL2 takes the operators from `args`.
     del t
-    return args.rate * y * (1.0 - y)
+    return args.rate_at(y) * y * (1.0 - y)
 
 
 def _killed(t: Any, y: Array, args: StepCoefficients) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tumortwin.geometry import Faces
+from tumortwin.models import NeuralProliferation
 from tumortwin.solvers._reaction import SubStep, react
 from tumortwin.solvers._rkl import diffuse, diffuse_plain, log_carrier, stage_weight
 
@@ -65,18 +66,35 @@ class EdgeInterpolation(diffrax.AbstractLocalInterpolation):
         return (1.0 - share) * self.y0 + share * self.y1
 
 
+class Closure(eqx.Module):
+    """What makes the growth rate depend on the density: a network, and the ringed tissue of every place."""
+
+    proliferation: NeuralProliferation
+    places: Float[Array, "x y z field"]
+
+    def factor(self, density: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """1 + b tanh NN at every place."""
+        return self.proliferation.factor(density, self.places)
+
+
 class StepCoefficients(eqx.Module):
     """What a step needs beside the state: growth rate and conductances.
 
     `faces`: ringed conductances at the true diffusivity [1/day], or, when `prescaled`, times step * stage weight (one
     step size for the whole solve, no scaling inside the loop). `rate` [1/day]: scalar, or ringed field. `log_scale`:
     zero, with the derivative of the logarithm of what multiplies all `faces` but is not differentiated in them.
+    `closure`: what multiplies the rate by a function of the density, or None.
     """
 
     faces: Faces
     rate: Array
     log_scale: Array
+    closure: Closure | None = None
     prescaled: bool = eqx.field(static=True, default=False)
+
+    def rate_at(self, density: Float[Array, "x y z"]) -> Array:
+        """The growth rate [1/day] at a density."""
+        return self.rate if self.closure is None else self.rate * self.closure.factor(density)
 
 
 def along_last_axis(scalar: Float[Array, ""], like: Float[Array, "x y z"]) -> Float[Array, "1 1 z"]:
@@ -129,7 +147,12 @@ class StrangRKL2(diffrax.AbstractSolver):
         """One step from t0 to t1 on a ringed density, up to the growth and kill of its second half."""
         del solver_state, made_jump
         kill = terms.terms[1].contr(t0, t1)
-        y = react(y0, args.rate, kill.before, kill.first, forward_mode=self.forward_mode)
+        rate = args.rate
+        if args.closure is not None:
+            # Midpoint: the factor at the density between the two halves, which a first half at the old one predicts.
+            middle = react(y0, args.rate_at(y0), kill.before, forward_mode=self.forward_mode)
+            rate = args.rate_at(middle)
+        y = react(y0, rate, kill.before, kill.first, forward_mode=self.forward_mode)
         y = jax.lax.optimization_barrier(y)
         faces, log_scale = args.faces, args.log_scale
         if not args.prescaled:

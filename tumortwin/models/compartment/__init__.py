@@ -3,7 +3,9 @@
 from tumortwin.models.compartment._base import AbstractCompartmentModel as AbstractCompartmentModel
 from tumortwin.models.compartment._base import AbstractFlow as AbstractFlow
 from tumortwin.models.compartment._base import AbstractGrowthLaw as AbstractGrowthLaw
+from tumortwin.models.compartment._base import AbstractPacedFlow as AbstractPacedFlow
 from tumortwin.models.compartment._base import AbstractRates as AbstractRates
+from tumortwin.models.compartment._base import AbstractShared as AbstractShared
 from tumortwin.models.compartment._base import VolumeState as VolumeState
 from tumortwin.models.compartment._carrgo import Carrgo as Carrgo
 from tumortwin.models.compartment._carrgo import CarrgoState as CarrgoState

@@ -48,6 +48,23 @@ class AbstractFlow(AbstractCompartmentModel):
         """The state `duration` >= 0 [day] later under a constant exposure; a semigroup in `duration`."""
 
 
+class AbstractPacedFlow(AbstractCompartmentModel):
+    """A flow in closed form that runs on a clock of its own: x(t) = Phi(tau(t); x_0), tau' = pace(x). Only the clock
+    is solved numerically."""
+
+    @abc.abstractmethod
+    def advance(self, state: Any, duration: Float[Array, "..."], exposure: Float[Array, "..."]) -> Any:
+        """The state when the clock has gone on by `duration` [day]; a semigroup in `duration`."""
+
+    @abc.abstractmethod
+    def pace(self, state: Any, exposure: Float[Array, "..."]) -> Float[Array, "..."]:
+        """d(clock)/dt [1], 1 where the clock is the time."""
+
+
+class AbstractShared(eqx.Module):
+    """A part of a model that is the same for all subjects, whatever the shapes of its arrays."""
+
+
 class AbstractRates(AbstractCompartmentModel):
     """A model whose equations are solved numerically."""
 

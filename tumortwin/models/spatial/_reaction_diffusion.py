@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from tumortwin._types import ScalarLike
 from tumortwin.geometry import Faces, Tissue, add_ring, divergence, face_conductances
 from tumortwin.models._base import AbstractInitialCondition, AbstractMechanism, AbstractModel
+from tumortwin.models.hybrid import NeuralProliferation
 from tumortwin.models.mechanisms import (
     AbstractProliferation,
     Diffusion,
@@ -42,7 +43,14 @@ def _lattice_factor(face: Float[Array, "x y z"], ratio: Array) -> Float[Array, "
     return jnp.where(inside, jnp.where(small, 1.0 - square / 6.0 + 7.0 * square**2 / 360.0, exact), 0.0)
 
 
-_KNOWN = (Diffusion, LogisticProliferation, PatternedProliferation, RadiotherapyResponse, DrugResponse)
+_KNOWN = (
+    Diffusion,
+    LogisticProliferation,
+    PatternedProliferation,
+    NeuralProliferation,
+    RadiotherapyResponse,
+    DrugResponse,
+)
 
 
 class ReactionDiffusion(AbstractModel):
@@ -52,8 +60,8 @@ class ReactionDiffusion(AbstractModel):
        u(t_i^+) = u(t_i^-)\\,e^{-\\alpha d_i - \\beta d_i^2} $$
 
     with zero flux through the edge of the domain. `mechanisms` holds exactly one `Diffusion` (name `diffusion`), one
-    `LogisticProliferation` or `PatternedProliferation` (`proliferation`), at most one `RadiotherapyResponse` and any
-    number of `DrugResponse`s, one a drug.
+    `LogisticProliferation` or `PatternedProliferation`, or a `NeuralProliferation` about one of them
+    (`proliferation`), at most one `RadiotherapyResponse` and any number of `DrugResponse`s, one a drug.
 
     `front_correction`: on a grid that is coarse for the front, h > sqrt(D/rho) / 2, the lattice makes fronts too fast.
     With it every face's conductance is multiplied by
@@ -158,4 +166,6 @@ class ReactionDiffusion(AbstractModel):
         del t
         rate = self.proliferation.local_rate().astype(density.dtype)
         inner = density[1:-1, 1:-1, 1:-1]
+        if isinstance(self.proliferation, NeuralProliferation):
+            rate = rate * self.proliferation.factor(inner, self.proliferation.places(self.tissue))
         return jnp.pad(divergence(density, faces) + rate * inner * (1.0 - inner), 1)
