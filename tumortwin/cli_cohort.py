@@ -41,6 +41,7 @@ __all__ = [
     "run_recommend",
     "run_report",
     "run_simulate",
+    "run_train",
     "run_twin",
 ]
 
@@ -258,6 +259,15 @@ def run_recommend(config: DictConfig, run: Run) -> None:
     raise ConfigError(
         f"required: a patient with scans, for a schedule\nreceived: cancer={config.cancer.name}, which reads a table\n"
         "try:      tumortwin recommend cancer=glioma run=DIR"
+    )
+
+
+def run_train(config: DictConfig, run: Run) -> None:
+    """Refused: a closed form or a few equations need no surrogate."""
+    del run
+    raise ConfigError(
+        f"required: a model of a field, for a surrogate\nreceived: cancer={config.cancer.name}, which reads a table\n"
+        "try:      tumortwin train cancer=glioma"
     )
 
 

@@ -26,6 +26,7 @@ from tumortwin.twin._recommend import schedule_problem as schedule_problem
 from tumortwin.twin._replay import replay_cases as replay_cases
 from tumortwin.twin._replay import replay_scores as replay_scores
 from tumortwin.twin._replay import truth_entries as truth_entries
+from tumortwin.twin._surrogate_burden import SurrogateBurden as SurrogateBurden
 from tumortwin.twin._twin import Twin as Twin
 from tumortwin.twin._unlearned import prior_only as prior_only
 from tumortwin.twin._virtual import VirtualTumor as VirtualTumor
