@@ -27,6 +27,7 @@ from tumortwin.surrogates import (
     PodSettings,
     PodSurrogate,
     Samples,
+    basis_of,
     calibrate_pod,
     fit_pod,
     hold_against,
@@ -107,7 +108,8 @@ def run_train(config: DictConfig, run: Run) -> None:
             simulate_training(config, run, case)
     with run.stage("surrogate", outputs=["surrogate", "calibration"]) as stage:
         if stage.needed:
-            fitted, basis = fit(config, run, case)
+            basis = modes_of(config, run, case)
+            fitted = fit(config, run, case, basis)
             held_out = held_out_cases(config, run, case, fitted, "calibration", int(config.surrogate.calibration))
             surrogate = calibrate_pod(fitted, held_out)
             rows = _rows(config, surrogate, basis, held_out)
@@ -177,14 +179,8 @@ def stored_samples(run: Run, paths: tuple[str, ...]) -> Iterator[Samples]:
 # --- fit and bounds ---
 
 
-def fit(
-    config: DictConfig, run: Run, case: TrainingCase, settings: PodSettings | None = None
-) -> tuple[PodSurrogate, Basis]:
-    """The reduced-order model of the stored samples. Samples whose solve failed are left out, and said."""
-    design = sobol_design(case.prior, int(config.surrogate.training), seed=int(config.seed))
-    settings = case.settings if settings is None else settings
-    expected = random_design(case.prior, _EXPECTED, key=run.key("domain"))
-    domain = ParameterDomain.of(design.values, expected.values, settings.domain_level)
+def modes_of(config: DictConfig, run: Run, case: TrainingCase, count: int | None = None) -> Basis:
+    """The modes of the stored samples. Samples whose solve failed are left out, and said."""
     failed = 0
 
     def blocks() -> Iterator[np.ndarray]:
@@ -194,20 +190,33 @@ def fit(
             yield samples.snapshots()
 
     with run.progress.task("modes"):
-        found = fit_pod(
-            case.model,
-            blocks(),
-            domain,
-            design.values,
-            levels=case.levels,
-            solver=case.solver,
-            horizon=case.days[-1],
-            settings=settings,
-            seed=int(config.seed),
-        )
+        found = basis_of(case.model, blocks(), case.settings.modes if count is None else count)
     if failed:
-        run.say(f"caution: {failed} of {design.size} training samples could not be solved and were left out")
+        run.say(
+            f"caution: {failed} of {int(config.surrogate.training)} training samples could not be solved and were left "
+            "out"
+        )
     return found
+
+
+def fit(
+    config: DictConfig, run: Run, case: TrainingCase, basis: Basis, settings: PodSettings | None = None
+) -> PodSurrogate:
+    """The reduced-order model of the stored samples."""
+    settings = case.settings if settings is None else settings
+    design = sobol_design(case.prior, int(config.surrogate.training), seed=int(config.seed))
+    expected = random_design(case.prior, _EXPECTED, key=run.key("domain"))
+    return fit_pod(
+        case.model,
+        basis,
+        ParameterDomain.of(design.values, expected.values, settings.domain_level),
+        design.values,
+        levels=case.levels,
+        solver=case.solver,
+        horizon=case.days[-1],
+        settings=settings,
+        seed=int(config.seed),
+    )
 
 
 def held_out_cases(
@@ -220,11 +229,13 @@ def held_out_cases(
         for start in range(0, count, size):
             path, rows = _chunk(run, name, start // size), design.rows(slice(start, start + size))
             if not path.is_dir():
-                samples = simulate_samples([case.model], [case.schedule], rows, case.days, case.solver)
+                samples = simulate_samples(
+                    [case.model], [case.schedule], rows, case.days, case.solver, estimate_error=False
+                )
                 found = hold_against(surrogate, samples, [case.schedule])
                 values = {p: np.asarray(v) for p, v in rows.values.items()}
                 attrs = _attributes(config, case, "independent", start)
-                write_samples(path, values | {_ERROR: samples.error_estimate} | found.flat(), attrs)
+                write_samples(path, values | found.flat(), attrs)
             arrays, _ = read_samples(path)
             parts.append(HeldOut.of_flat((0.0, *case.days), arrays))
             bar.advance(rows.size)

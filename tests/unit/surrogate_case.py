@@ -24,6 +24,7 @@ from tumortwin.surrogates import (
     PodSettings,
     PodSurrogate,
     Samples,
+    basis_of,
     calibrate_pod,
     fit_pod,
     hold_against,
@@ -96,14 +97,14 @@ def fitted(modes: int) -> PodSurrogate:
     settings = PodSettings(**{**vars(SETTINGS), "modes": modes})
     return fit_pod(
         model(),
-        [training().snapshots()],
+        basis_of(model(), [training().snapshots()], modes),
         domain(),
         training().design.values,
         levels=LEVELS,
         solver=SOLVER,
         horizon=DAYS[-1],
         settings=settings,
-    )[0]
+    )
 
 
 @functools.cache

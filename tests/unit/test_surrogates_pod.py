@@ -12,11 +12,12 @@ import surrogate_case as case
 from tumortwin.geometry import Domain, Grid, Tissue, add_ring, divergence
 from tumortwin.inference import Problem
 from tumortwin.models import GivenDensity
-from tumortwin.observation import Datum, MaskObservation
+from tumortwin.observation import AbstractObservation, Datum, MaskObservation
 from tumortwin.params import set_parameters
 from tumortwin.solvers import RESULTS, FixedSteps, simulate
 from tumortwin.surrogates import (
     StandIn,
+    basis_of,
     calibrate_pod,
     enlarged,
     fit_pod,
@@ -87,9 +88,9 @@ def test_with_a_mode_for_every_voxel_it_is_the_solver():
     start = np.random.default_rng(0).random(shape)
     small = eqx.tree_at(lambda m: (m.tissue, m.initial), whole, (tissue, GivenDensity(jnp.asarray(start))))
     values = {p: case.training().design.values[p] for p in case.prior().paths}
-    surrogate, _ = fit_pod(
+    surrogate = fit_pod(
         small,
-        [np.eye(24)],
+        basis_of(small, [np.eye(24)], 24),
         case.domain(),
         values,
         levels=case.LEVELS,
@@ -235,7 +236,7 @@ def posed() -> Problem:
     data = tuple(Datum(day, "flair", (u > 0.25) & mask, mask, 0.1) for day, u in zip(case.DAYS, truth, strict=True))
     prior = case.prior().distributions
     of_two = type(case.prior())({path: prior[path] for path in (RATE, DIFFUSIVITY)})
-    observation = {"flair": MaskObservation(jnp.asarray(0.25), jnp.asarray(0.8))}
+    observation: dict[str, AbstractObservation] = {"flair": MaskObservation(jnp.asarray(0.25), jnp.asarray(0.8))}
     return Problem(model, observation, of_two, data, Solve(case.SCHEDULE, case.SOLVER))
 
 

@@ -9,7 +9,7 @@ import pytest
 import surrogate_case as case
 
 from tumortwin._errors import InputError
-from tumortwin.cli_train import TrainingCase, fit, held_out_cases, simulate_training, stored_samples
+from tumortwin.cli_train import TrainingCase, fit, held_out_cases, modes_of, simulate_training, stored_samples
 from tumortwin.config import compose
 from tumortwin.io import read_samples, read_surrogate, write_samples, write_surrogate
 from tumortwin.runs import open_run
@@ -103,7 +103,8 @@ def test_training_goes_on_where_it_was_killed_and_says_what_it_is(tmp_path):
             assert (after["error_estimate"] > 0).all() and (after["error_estimate"] < 0.1).all()
         density = np.concatenate([samples.density for samples in stored_samples(run, training.prior.paths)])
         assert np.array_equal(density, case.training().density)  # however it is cut into chunks
-        surrogate, basis = fit(config, run, training)
+        basis = modes_of(config, run, training)
+        surrogate = fit(config, run, training, basis)
         assert surrogate.operators.size == case.SETTINGS.modes and basis.lost[-1] < 1e-4
         found = held_out_cases(config, run, training, surrogate, "calibration", 20)
         again = held_out_cases(config, run, training, surrogate, "calibration", 20)

@@ -100,6 +100,7 @@ def _structure(surrogate: PodSurrogate) -> dict[str, Any]:
             for name, m in sorted(model.mechanisms.items())
         },
         "modes": operators.size,
+        "near": surrogate.near.shape[0],
         "degree": operators.diffusion.shape[0],
         "sketch": operators.sketched_crowding.shape[0],
         "paths": list(surrogate.domain.paths),
@@ -128,6 +129,9 @@ def _skeleton(s: Mapping[str, Any]) -> PodSurrogate:
     return PodSurrogate(
         ReactionDiffusion(mechanisms, tissue, GivenDensity(field), s["front_correction"]),
         jnp.zeros((r, *shape), dtype),
+        jnp.zeros(s["near"], int),
+        jnp.zeros((r, s["near"]), dtype),
+        jnp.zeros(r, dtype),
         ReducedOperators(
             jnp.zeros((s["degree"], r, r), reduced),
             jnp.zeros((r, pairs), reduced),

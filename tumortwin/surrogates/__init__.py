@@ -20,6 +20,7 @@ from tumortwin.surrogates.pod import HeldOut as HeldOut
 from tumortwin.surrogates.pod import PodSettings as PodSettings
 from tumortwin.surrogates.pod import PodSurrogate as PodSurrogate
 from tumortwin.surrogates.pod import ReducedOperators as ReducedOperators
+from tumortwin.surrogates.pod import basis_of as basis_of
 from tumortwin.surrogates.pod import calibrate_pod as calibrate_pod
 from tumortwin.surrogates.pod import enlarged as enlarged
 from tumortwin.surrogates.pod import fit_pod as fit_pod

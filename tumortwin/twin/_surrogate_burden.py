@@ -12,7 +12,7 @@ from tumortwin.treatments import Schedule
 
 
 class SurrogateBurden(eqx.Module):
-    """`(draw, schedule) -> Curve` of a surrogate's `quantity` [mm^3] at fixed `days`; NaN where it does not vouch for it.
+    """`(draw, schedule) -> Curve` of a surrogate's `quantity` [mm^3] at fixed `days`; NaN where it does not vouch.
 
     As `PlannedBurden` is for the model itself: gradients with respect to doses, not to the days of events. A NaN makes
     a plan unusable for its draw: sort out beforehand which draws the surrogate holds (`AbstractSurrogate.inside`).

@@ -7,6 +7,7 @@ from tumortwin.surrogates.pod._calibrate import HeldOut as HeldOut
 from tumortwin.surrogates.pod._calibrate import calibrate_pod as calibrate_pod
 from tumortwin.surrogates.pod._calibrate import hold_against as hold_against
 from tumortwin.surrogates.pod._fit import PodSettings as PodSettings
+from tumortwin.surrogates.pod._fit import basis_of as basis_of
 from tumortwin.surrogates.pod._fit import enlarged as enlarged
 from tumortwin.surrogates.pod._fit import fit_pod as fit_pod
 from tumortwin.surrogates.pod._fit import reduced_many as reduced_many

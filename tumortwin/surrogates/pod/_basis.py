@@ -10,12 +10,14 @@ from jaxtyping import Float
 class Basis(NamedTuple):
     """Orthonormal `modes` [mode voxel], the first of them the start; `singular_values` of the snapshots beyond it.
 
-    `lost` [mode]: share of the snapshots' squared norm that the first 1, 2, ... modes leave out.
+    `lost` [mode]: share of the snapshots' squared norm that the first 1, 2, ... modes leave out; `largest` [voxel]: the
+    largest density that any snapshot, or the start, has there.
     """
 
     modes: Float[np.ndarray, "mode voxel"]
     singular_values: Float[np.ndarray, " kept"]
     lost: Float[np.ndarray, " mode"]
+    largest: Float[np.ndarray, " voxel"]
 
 
 def pod_basis(
@@ -23,7 +25,7 @@ def pod_basis(
     blocks: Iterable[Float[np.ndarray, "snapshot voxel"]],
     count: int,
     *,
-    spare: int = 64,
+    spare: int = 32,
 ) -> Basis:
     """The start and the modes that hold most of what the snapshots have beyond it.
 
@@ -50,10 +52,11 @@ def pod_basis(
     if not (np.isfinite(norm) and norm > 0.0):
         raise ValueError(f"required: a start that is finite and not empty; received: one of norm {norm}")
     first = np.asarray(start, np.float64) / norm
-    kept = np.zeros((0, first.size))
+    kept, largest = np.zeros((0, first.size)), np.asarray(start, np.float64)
     total = beyond = 0.0
     for block in blocks:
         rows = _directions(block)
+        largest = np.maximum(largest, np.max(block, axis=0))
         total += len(rows)
         rows -= np.outer(rows @ first, first)
         beyond += float(np.sum(rows**2))
@@ -70,7 +73,7 @@ def pod_basis(
         )
     modes = orthonormal(np.concatenate([first[None], kept[: count - 1] / sizes[: count - 1, None]]))
     caught = np.concatenate([[0.0], np.cumsum(sizes[: count - 1] ** 2)])
-    return Basis(modes, sizes, np.maximum(beyond - caught, 0.0) / total)
+    return Basis(modes, sizes, np.maximum(beyond - caught, 0.0) / total, largest)
 
 
 def enlarged_basis(

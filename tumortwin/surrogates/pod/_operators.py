@@ -95,7 +95,9 @@ def project(
     to_coefficients = np.cos(k[:, None] * np.arccos(nodes)[None, :]) * (np.where(k == 0, 1.0, 2.0)[:, None] / degree)
     random = np.random.default_rng(seed)
     reduced_a, sketched_a, reduced_b, sketched_b = [], [], 0.0, 0.0
-    images = [_diffused(model, modes, middle + half * x) for x in nodes]
+    there = np.flatnonzero(np.asarray(model.tissue.domain.mask).ravel())  # elsewhere every mode is zero
+    images = [_diffused(model, modes, middle + half * x)[:, there] for x in nodes]
+    modes = modes[:, there]
     first, second = np.triu_indices(len(modes))
     doubled = np.where(first == second, 1.0, 2.0)
     sketched_modes, sketched_images = 0.0, [0.0] * degree

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.params import get_parameter
@@ -20,6 +20,8 @@ from tumortwin.surrogates.pod._operators import ReducedOperators
 from tumortwin.treatments import Schedule
 
 MASS = "mass"
+# What one product of coefficients is made of stays in the cache.
+CASES_AT_ONCE = 64
 
 
 class PodSurrogate(AbstractSurrogate):
@@ -38,7 +40,8 @@ class PodSurrogate(AbstractSurrogate):
     a full box, and the error bound (`ErrorModel` of the residual's estimate, the start's projection error included) at
     all days below `error.tolerance`. All of it is known from the few coefficients, before any field is made.
 
-    **Arguments:** `modes` orthonormal, zero outside of the domain; `levels` name -> density [1] whose volumes are
+    **Arguments:** `modes` orthonormal, zero outside of the domain; `near` voxels (flat) in which volumes are counted,
+    `near_modes` the modes there, `mode_sums` their sums over all voxels; `levels` name -> density [1] whose volumes are
     quantities; `solver` whose steps are taken; `substeps` of crowding within a step; `horizon` [day] the longest course
     that was held against the model.
 
@@ -48,6 +51,9 @@ class PodSurrogate(AbstractSurrogate):
 
     model: ReactionDiffusion
     modes: Float[Array, "mode x y z"]
+    near: Int[Array, " near"]
+    near_modes: Float[Array, "mode near"]
+    mode_sums: Float[Array, " mode"]
     operators: ReducedOperators
     domain: ParameterDomain
     error: ErrorModel
@@ -139,7 +145,11 @@ class PodSurrogate(AbstractSurrogate):
 
     def read(self, coefficients: Float[Array, "time mode"]) -> dict[str, Float[Array, " time"]]:
         """Mass and volumes of reduced states [mm^3]."""
-        return self.read_field(TumorState(self.field(coefficients)))
+        cell = self.model.tissue.grid.cell_volume
+        states = coefficients.astype(self.near_modes.dtype)
+        levels = jnp.stack([level.astype(states.dtype) for level in self.levels.values()])
+        counts = _counts(states, self.near_modes, levels) * cell
+        return {MASS: (states @ self.mode_sums) * cell} | {name: counts[:, i] for i, name in enumerate(self.levels)}
 
     def read_field(self, states: TumorState) -> dict[str, Float[Array, " time"]]:
         """The same of densities [time x y z]."""
@@ -165,7 +175,14 @@ class PodSurrogate(AbstractSurrogate):
         Its residual lacks what the modes left out now held; `fit_pod` with fewer modes has it whole.
         """
         error = ErrorModel.uncalibrated(self.quantity_names, float(self.error.level), float(self.error.tolerance))
-        return dataclasses.replace(self, modes=self.modes[:count], operators=self.operators.first(count), error=error)
+        return dataclasses.replace(
+            self,
+            modes=self.modes[:count],
+            near_modes=self.near_modes[:count],
+            mode_sums=self.mode_sums[:count],
+            operators=self.operators.first(count),
+            error=error,
+        )
 
     @property
     def quantity_names(self) -> tuple[str, ...]:
@@ -185,7 +202,8 @@ class PodSurrogate(AbstractSurrogate):
         return {path: get_parameter(model, path) for path in self.domain.paths}
 
 
-_VOXELS_AT_ONCE = 256
+# A block of densities that stays in the cache.
+_VOXELS_AT_ONCE, _STATES_AT_ONCE = 512, 256
 
 
 @eqx.filter_jit
@@ -199,8 +217,9 @@ def _many(
         reduced, estimate = surrogate.reduced(model, schedule, days, start)
         return reduced.coefficients, estimate, surrogate.judge(model, reduced, estimate) == RESULTS.successful
 
-    coefficients, estimate, inside = jax.vmap(one)(values)
-    found = volumes(surrogate, coefficients)
+    coefficients, estimate, inside = jax.lax.map(one, values, batch_size=CASES_AT_ONCE)
+    found = surrogate.read(coefficients.reshape(-1, coefficients.shape[-1]))
+    found = {name: value.reshape(coefficients.shape[:2]) for name, value in found.items()}
     bounds = {
         name: jax.vmap(lambda e, v, n=name: surrogate.error.quantity_bound(n, e, v, v[0]))(estimate, value)
         for name, value in found.items()
@@ -210,24 +229,23 @@ def _many(
     return Quantities(found, bounds, error, inside)
 
 
-def volumes(
-    surrogate: PodSurrogate, coefficients: Float[Array, "case time mode"]
-) -> dict[str, Float[Array, "case time"]]:
-    """`read` of many reduced states: one block of voxels of all of them at a time, so that no field is kept."""
-    n_modes = surrogate.operators.size
-    modes = surrogate.modes.reshape(n_modes, -1)
-    flat = coefficients.reshape(-1, n_modes).astype(modes.dtype)
-    levels = jnp.stack([level.astype(modes.dtype) for level in surrogate.levels.values()])
-    padded = jnp.pad(modes, ((0, 0), (0, -modes.shape[1] % _VOXELS_AT_ONCE)))
-    blocks = padded.reshape(n_modes, -1, _VOXELS_AT_ONCE).transpose(1, 0, 2)
+def _counts(
+    states: Float[Array, "state mode"], modes: Float[Array, "mode near"], levels: Float[Array, " level"]
+) -> Float[Array, "state level"]:
+    """Number of voxels above each level, blocks of states by blocks of voxels: no field is kept."""
+    size = modes.shape[1]
+    padded = jnp.pad(modes, ((0, 0), (0, -size % _VOXELS_AT_ONCE)))  # of density zero, above no level
+    blocks = padded.reshape(len(modes), -1, _VOXELS_AT_ONCE).transpose(1, 0, 2)
     ones = jnp.ones((_VOXELS_AT_ONCE, 1), modes.dtype)
 
-    def add(counts: Array, block: Array) -> tuple[Array, None]:
-        density = flat @ block
-        above = [(density > level).astype(density.dtype) @ ones for level in levels]
-        return counts + jnp.concatenate(above, axis=1), None
+    def of_states(part: Float[Array, "part mode"]) -> Float[Array, "part level"]:
+        def add(counts: Array, block: Array) -> tuple[Array, None]:
+            density = part @ block
+            above = [(density > level).astype(density.dtype) @ ones for level in levels]
+            return counts + jnp.concatenate(above, axis=1), None
 
-    counts, _ = jax.lax.scan(add, jnp.zeros((len(flat), len(levels)), modes.dtype), blocks)
-    cell, shape = surrogate.model.tissue.grid.cell_volume, coefficients.shape[:2]
-    found = {MASS: (flat @ jnp.sum(modes, axis=1)).reshape(shape) * cell}
-    return found | {name: counts[:, i].reshape(shape) * cell for i, name in enumerate(surrogate.levels)}
+        return jax.lax.scan(add, jnp.zeros((len(part), len(levels)), modes.dtype), blocks)[0]
+
+    rows = min(len(states), _STATES_AT_ONCE)
+    filled = jnp.pad(states, ((0, -len(states) % rows), (0, 0))).reshape(-1, rows, states.shape[1])
+    return jax.lax.map(of_states, filled).reshape(-1, len(levels))[: len(states)]
