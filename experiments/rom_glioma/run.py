@@ -38,8 +38,8 @@ from tumortwin.surrogates import (
 )
 
 SIZES, QUICK_SIZES = (8, 16, 24, 32, 48), (8, 16, 24)
-TEST, QUICK_TEST = 1000, 60
-SIZED, QUICK_SIZED = 200, 60  # test cases for the error against basis size
+TEST, QUICK_TEST = 400, 60
+SIZED, QUICK_SIZED = 100, 60  # test cases for the error against basis size
 DISTANCE = 8.0  # [mm]
 MOVED, QUICK_MOVED = 20, 6
 MORE, MORE_SAMPLES, QUICK_MORE_SAMPLES = 24, 48, 16

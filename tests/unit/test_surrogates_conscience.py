@@ -46,10 +46,11 @@ def test_coverage_is_that_of_theory_and_a_bound_from_the_training_set_is_short()
     assert abs(covered.mean() - 55 / 61) < 4 * covered.std() / math.sqrt(repeats)
     low, high = coverage_range(n, level)
     assert abs(np.mean((covered >= low) & (covered <= high)) - 0.95) < 0.015
-    x, y = random.normal(size=(2, 20, 12)), random.normal(size=(2, 20))
-    fit = np.linalg.lstsq(x[0], y[0], rcond=None)[0]  # 12 coefficients from 20 points of noise
-    short = conformal_quantile(abs(y[0] - x[0] @ fit), 0.9)
-    assert np.mean(abs(y[1] - x[1] @ fit) <= short) < 0.8
+    shares = []
+    for x, y in zip(random.normal(size=(50, 2, 20, 12)), random.normal(size=(50, 2, 20)), strict=True):
+        fit = np.linalg.lstsq(x[0], y[0], rcond=None)[0]  # 12 coefficients from 20 points of noise
+        shares.append(abs(y[1] - x[1] @ fit) <= conformal_quantile(abs(y[0] - x[0] @ fit), 0.9))
+    assert np.mean(shares) < 0.75
 
 
 def test_few_of_what_is_expected_are_flagged_and_what_lies_elsewhere_is():

@@ -67,7 +67,7 @@ class ErrorModel(eqx.Module):
             factors[name] = jnp.asarray(conformal_quantile(np.max(ratio, axis=1), level))
         return ErrorModel(jnp.asarray(factor), factors, self.tolerance, self.level, self.floor)
 
-    def density_bound(self, estimate: Float[Array, " time"]) -> Float[Array, " time"]:
+    def density_bound(self, estimate: Float[Array, "*case time"]) -> Float[Array, "*case time"]:
         """Bound of the relative L2 error of the density."""
         return self.density_factor * (estimate + self.floor)
 
