@@ -92,6 +92,7 @@ def domain() -> ParameterDomain:
     return ParameterDomain.of(training().design.values, expected.values)
 
 
+@functools.cache
 def fitted(modes: int) -> PodSurrogate:
     """A surrogate of some modes, not held against any case."""
     settings = PodSettings(**{**vars(SETTINGS), "modes": modes})

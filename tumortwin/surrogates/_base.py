@@ -19,13 +19,14 @@ class Quantities(eqx.Module):
     `values` name -> [time]: `mass` [mm^3] and, for every level of the surrogate, the volume [mm^3] in which the density
     exceeds it; `bounds` name -> [time]: half-width of the interval around the value that holds the model's own answer
     with the surrogate's `level` of confidence, at all times together; `error` [time]: the same bound for the relative
-    L2 error of the density; `inside`: whether the surrogate vouches for them (else they are not to be used).
+    L2 error of the density; `inside`: whether the surrogate vouches for them (else they are not to be used). Of many
+    draws (`many`) the draws come first.
     """
 
-    values: dict[str, Float[Array, " time"]]
-    bounds: dict[str, Float[Array, " time"]]
-    error: Float[Array, " time"]
-    inside: Bool[Array, ""]
+    values: dict[str, Float[Array, "*draw time"]]
+    bounds: dict[str, Float[Array, "*draw time"]]
+    error: Float[Array, "*draw time"]
+    inside: Bool[Array, "*draw"]
 
 
 class AbstractSurrogate(eqx.Module):

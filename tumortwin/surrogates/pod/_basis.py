@@ -22,7 +22,7 @@ class Basis(NamedTuple):
 
 def pod_basis(
     start: Float[np.ndarray, " voxel"],
-    blocks: Iterable[Float[np.ndarray, "snapshot voxel"]],
+    blocks: Iterable[Float[np.ndarray, "_ voxel"]],
     count: int,
     *,
     spare: int = 32,

@@ -76,10 +76,11 @@ def hold_against(surrogate: PodSurrogate, samples: Samples, schedules: Sequence[
 
     **Raises:** `ValueError` naming how many samples failed.
     """
-    if not samples.succeeded.all():
+    usable = samples.succeeded & np.isfinite(samples.density).all(axis=(1, 2, 3, 4))
+    if not usable.all():
         raise ValueError(
-            f"required: samples that were solved; received: {int((~samples.succeeded).sum())} failed of "
-            f"{len(samples.succeeded)}; try: a smaller `solver.max_step`"
+            f"required: samples that were solved, without NaN; received: {int((~usable).sum())} others of "
+            f"{len(usable)}; try: a smaller `solver.max_step`"
         )
     days = samples.days if samples.days[0] == 0.0 else (0.0, *samples.days)
     parts, order = [], []

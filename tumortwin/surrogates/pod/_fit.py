@@ -44,7 +44,7 @@ class PodSettings:
     domain_level: float = 0.98
 
 
-def basis_of(model: ReactionDiffusion, blocks: Iterable[Float[np.ndarray, "snapshot voxel"]], count: int) -> Basis:
+def basis_of(model: ReactionDiffusion, blocks: Iterable[Float[np.ndarray, "_ voxel"]], count: int) -> Basis:
     """The modes of a model's start and of blocks of snapshots on its grid (`pod_basis`), zero outside of the domain.
 
     The modes are in the order of what they hold: the first 16 of 48 are those that a basis of 16 would have.
