@@ -100,11 +100,11 @@ def test_with_a_mode_for_every_voxel_it_is_the_solver():
         levels=case.LEVELS,
         solver=case.SOLVER,
         horizon=40.0,
-        settings=dataclasses.replace(case.SETTINGS, modes=24, substeps=8, degree=14),
+        settings=dataclasses.replace(case.SETTINGS, modes=24, substeps=5, degree=14),
     )
     other = surrogate.at({RATE: jnp.asarray(0.06), DIFFUSIVITY: jnp.asarray(0.15)})
     (found, estimate), truth = both(surrogate, other), solved(other)
-    assert relative(found.states.density, truth.states.density) < 1e-8
+    assert relative(found.states.density, truth.states.density) < 1e-7
     assert float(jnp.max(estimate)) < 1e-6  # what is left out is nothing
 
 
@@ -287,14 +287,15 @@ def test_rehearsals_count_what_the_model_had_to_do_and_carry_the_error_into_the_
     assert (found.bounds["mass"][~found.fell_back] > 0).all() and (found.bounds["mass"][found.fell_back] == 0).all()
     low, middle, high = found.interval("mass", 0.9)
     bare = np.quantile(found.values["mass"], [0.05, 0.5, 0.95], axis=0)
-    assert (low < bare[0]).all() and np.allclose(middle, bare[1]) and (high > bare[2]).all()
+    assert (low < bare[0]).all() and np.allclose(middle, bare[1]) and (high >= bare[2]).all()
+    assert np.allclose(high, np.quantile(found.values["mass"] + found.bounds["mass"], 0.95, axis=0))
     with pytest.raises(ValueError, match="does not"):
         rehearse(surrogate, drawn, case.SCHEDULE, case.DAYS, None)
 
 
 def test_many_at_once_are_the_same_as_one_by_one():
     surrogate = case.calibrated()
-    drawn = {p: jnp.asarray(v[:5]) for p, v in case.held_out().design.values.items()}
+    drawn = {p: jnp.asarray(v[:20]) for p, v in case.held_out().design.values.items()}
     many = surrogate.many(drawn, case.SCHEDULE, case.DAYS)
     states, _ = reduced_many(surrogate, drawn, case.SCHEDULE, case.DAYS)
     one = surrogate.read_field(TumorState(surrogate.field(states.coefficients[2])))

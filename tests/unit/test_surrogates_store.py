@@ -109,5 +109,4 @@ def test_training_goes_on_where_it_was_killed_and_says_what_it_is(tmp_path):
         found = held_out_cases(config, run, training, surrogate, "calibration", 20)
         again = held_out_cases(config, run, training, surrogate, "calibration", 20)
         assert isinstance(found, HeldOut) and len(found.inside) == 20
-        pairs = zip(jax.tree.leaves(found.arrays()), jax.tree.leaves(again.arrays()), strict=True)
-        assert all(np.array_equal(a, b) for a, b in pairs)
+        jax.tree.map(np.testing.assert_array_equal, found.arrays(), again.arrays())

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -63,8 +64,8 @@ class AbstractSurrogate(eqx.Module):
     def many(self, values: Mapping[str, Array], schedule: Schedule, ts: Sequence[float]) -> Quantities:
         """`quantities` of many sets of parameters (path -> [draw]), leaves [draw time], from the surrogate's start."""
 
-    def at(self, values: Mapping[str, Array]) -> ReactionDiffusion:
-        """The model with other parameter values, by path."""
+    def at(self, values: Mapping[str, Any]) -> ReactionDiffusion:
+        """The model with other parameter values (numbers or scalar arrays), by path."""
         return set_parameters(self.model, values)
 
     def check(self, model: ReactionDiffusion) -> None:
