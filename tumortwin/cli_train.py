@@ -1,7 +1,7 @@
 """`tumortwin train`: draws from the prior, solves the model, and makes a surrogate with bounds of what it found."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,8 @@ def run_train(config: DictConfig, run: Run) -> None:
             fitted = fit(config, run, case, basis)
             held_out = held_out_cases(config, run, case, fitted, "calibration", int(config.surrogate.calibration))
             surrogate = calibrate_pod(fitted, held_out)
-            rows = _rows(config, surrogate, basis, held_out)
-            write_surrogate(
-                run.path("surrogate"), surrogate, {row["name"]: row["value"] for row in rows} | _made(config)
-            )
+            rows = _rows(surrogate, basis, held_out)
+            write_surrogate(run.path("surrogate"), surrogate, _made(config, rows))
             run.write_results(rows)
 
 
@@ -242,8 +240,7 @@ def held_out_cases(
     return HeldOut.of_parts(parts)
 
 
-def _rows(config: DictConfig, surrogate: PodSurrogate, basis: Basis, held_out: HeldOut) -> list[dict[str, Any]]:
-    del config
+def _rows(surrogate: PodSurrogate, basis: Basis, held_out: HeldOut) -> list[dict[str, Any]]:
     inside = held_out.rows(np.flatnonzero(held_out.inside))
     error = inside.true_error[:, 1:]
     vouched = np.max(np.asarray(surrogate.error.density_bound(jnp.asarray(inside.estimate))), axis=1)
@@ -262,5 +259,7 @@ def _rows(config: DictConfig, surrogate: PodSurrogate, basis: Basis, held_out: H
     return rows
 
 
-def _made(config: DictConfig) -> dict[str, Any]:
-    return {"seed": int(config.seed), "training": int(config.surrogate.training), "version": __version__}
+def _made(config: DictConfig, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How a surrogate was made and what was found; null for what has no number."""
+    found = {row["name"]: row["value"] if np.isfinite(row["value"]) else None for row in rows}
+    return {"seed": int(config.seed), "training": int(config.surrogate.training), "version": __version__} | found

@@ -108,6 +108,7 @@ def accuracy(surrogate: PodSurrogate, tested: HeldOut, expected: dict) -> list[V
         at_least("dice_q05", every.dice, **_target(expected, "dice_q05")),
         at_least("ccc_of_change", every.worst_change, **_target(expected, "ccc_of_change")),
         measured("relative_l2_q95", every.q95),
+        measured("broken_down_share", every.broken),
         measured("vouched_relative_l2_median", kept.median),
         measured("vouched_relative_l2_q95", kept.q95),
         measured("vouched_dice_q05", kept.dice),
@@ -145,10 +146,11 @@ def speed(case: TrainingCase, surrogate: PodSurrogate, run: Run, expected: dict,
     """One course at a time, in one process, in turn."""
     seconds = times(case, surrogate, random_design(case.prior, 1, key=run.key("times")))
     found = [measured(f"milliseconds_{name}", 1e3 * value, "ms") for name, value in seconds.items()]
-    ratio = seconds["pde"] / seconds["fields"]
     target = _target(expected, "speedup")
-    found.append(at_least("speedup_fields", ratio, **target) if judged else measured("speedup_fields", ratio))
-    return [*found, measured("speedup_states", seconds["pde"] / seconds["states"])]
+    for name in ("states", "fields"):
+        label, ratio = f"speedup_{name}", seconds["pde"] / seconds[name]
+        found.append(at_least(label, ratio, **target) if judged else measured(label, ratio))
+    return found
 
 
 def sizes(config: DictConfig, run: Run, case: TrainingCase, basis: Basis, quick: bool) -> list[Verdict]:
@@ -165,6 +167,7 @@ def sizes(config: DictConfig, run: Run, case: TrainingCase, basis: Basis, quick:
             measured(f"modes_{count}_relative_l2_median", every[count].median),
             measured(f"modes_{count}_relative_l2_q95", every[count].q95),
             measured(f"modes_{count}_dice_q05", every[count].dice),
+            measured(f"modes_{count}_broken_down_share", every[count].broken),
         ]
     falls = np.diff([every[count].median for count in counts])
     found.append(at_most("largest_step_of_the_error_with_basis_size", falls.max(), 0.0, source="C14: error decreases"))

@@ -31,8 +31,10 @@ REPEATS = 7
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores of a surrogate on held-out cases; days after the start only."""
+    """Scores of a surrogate on held-out cases; days after the start only. `broken`: share of the cases that grew
+    without limit; their error is infinite."""
 
+    broken: float
     median: float
     q95: float
     dice: float
@@ -42,12 +44,14 @@ class Scores:
 
 def scores(held_out: HeldOut) -> Scores:
     """Relative L2 error, 5th percentile of Dice where there is tumor, CCC of the change from the start."""
-    error = held_out.true_error[:, 1:]
+    finite = np.isfinite(held_out.true_error)
+    error = np.where(finite, held_out.true_error, np.inf)[:, 1:]
     dice = np.concatenate([values[:, 1:].ravel() for values in held_out.dice.values()])
     change = {name: _change(held_out.ours[name], held_out.theirs[name]) for name in held_out.ours}
     return Scores(
-        float(np.median(error)),
-        float(np.quantile(error, 0.95)),
+        float(np.mean(~finite.all(axis=1))),
+        float(np.quantile(error, 0.5, method="higher")),
+        float(np.quantile(error, 0.95, method="higher")),
         float(np.nanquantile(dice, 0.05)),
         change,
         min(change.values()),
