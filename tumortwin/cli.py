@@ -16,6 +16,7 @@ JOBS = {
     "calibrate": "scans or a table -> posterior",
     "forecast": "posterior of run=DIR -> fields and volumes with intervals",
     "recommend": "posterior of run=DIR -> schedule: decision= objective= risk= constraint= controller=",
+    "train": "simulated tumors -> a surrogate with error bounds (surrogate=...)",
     "report": "files of run=DIR -> report.html",
     "reproduce": "NAME: one claim of experiments/, checked against its targets (alone: the list)",
 }

@@ -42,6 +42,7 @@ __all__ = [
     "run_recommend",
     "run_report",
     "run_simulate",
+    "run_train",
     "run_twin",
 ]
 
@@ -284,6 +285,15 @@ def _with_a_drug() -> list[str]:
     """The shipped models whose exposure is a drug."""
     exposed = {name: OmegaConf.load(config_dir() / "model" / f"{name}.yaml") for name in group_options("model")}
     return [name for name, content in exposed.items() if content.model.exposure == DRUG]
+
+
+def run_train(config: DictConfig, run: Run) -> None:
+    """Refused: a closed form or a few equations need no surrogate."""
+    del run
+    raise ConfigError(
+        f"required: a model of a field, for a surrogate\nreceived: cancer={config.cancer.name}, which reads a table\n"
+        "try:      tumortwin train cancer=glioma"
+    )
 
 
 def run_report(config: DictConfig, run: Run) -> None:

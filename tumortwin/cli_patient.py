@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from omegaconf import DictConfig
 
 from tumortwin._errors import InputError
 from tumortwin.config import ConfigError, instantiate, unknown
+from tumortwin.inference import Problem
 from tumortwin.io import (
     atlas_files,
     atlas_tissue,
@@ -21,7 +23,7 @@ from tumortwin.io import (
     sri24_labels,
 )
 from tumortwin.treatments import Course, Schedule, weekday_fractions
-from tumortwin.twin import Patient, Scan, VirtualTumor, virtual_patient
+from tumortwin.twin import GliomaSettings, Patient, Scan, VirtualTumor, virtual_patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,3 +169,26 @@ def data_files(config: DictConfig) -> list[Path]:
 
 def _scans(paths: Iterable[Path]) -> list[Path]:
     return sorted(p for p in paths if p.is_file() and p.name.endswith((".nii", ".nii.gz", ".yaml", ".yml")))
+
+
+def glioma_settings(config: DictConfig, start: str) -> GliomaSettings:
+    """The fixed numbers of the imaging twin; `start` of the simulation as in `start_of`."""
+    return GliomaSettings(
+        gray_ratio=float(config.cancer.gray_ratio),
+        alpha_beta=float(config.cancer.alpha_beta),
+        elimination_rate=float(config.cancer.elimination_rate),
+        adc_water=float(config.observation.adc_water),
+        adc_tumor=float(config.observation.adc_tumor),
+        voxel_weight=float(config.observation.voxel_weight),
+        start=start,
+        front_correction=bool(config.geometry.front_correction),
+        pattern_modes=int(config.cancer.pattern_modes),
+        pattern_length=float(config.cancer.pattern_length),
+        pattern_spread=float(config.cancer.pattern_spread),
+    )
+
+
+def prior_medians(problem: Problem) -> dict[str, np.ndarray]:
+    """The median of every parameter's prior, those included that no datum speaks of."""
+    priors = [problem.prior, *([] if problem.unlearned is None else [problem.unlearned])]
+    return {path: np.asarray(value) for prior in priors for path, value in prior.quantile(0.5).items()}

@@ -18,9 +18,18 @@ from tumortwin.cli_files import (
     row_of,
     stored_posterior,
 )
-from tumortwin.cli_patient import Case, data_files, load_case, planned_treatment, start_of
+from tumortwin.cli_patient import (
+    Case,
+    data_files,
+    glioma_settings,
+    load_case,
+    planned_treatment,
+    prior_medians,
+    start_of,
+)
 from tumortwin.cli_plan import Choice, choice_of, recommended
 from tumortwin.cli_report import in_words, report_data
+from tumortwin.cli_train import run_train
 from tumortwin.config import ConfigError, flatten, instantiate
 from tumortwin.inference import Posterior, Problem, calibrate
 from tumortwin.io import (
@@ -45,7 +54,6 @@ from tumortwin.solvers import StrangRKL2
 from tumortwin.treatments import Schedule
 from tumortwin.twin import (
     Forecast,
-    GliomaSettings,
     Twin,
     dropped_paths,
     forecast,
@@ -64,6 +72,7 @@ __all__ = [
     "run_recommend",
     "run_report",
     "run_simulate",
+    "run_train",
     "run_twin",
 ]
 
@@ -99,19 +108,7 @@ def prepare(config: DictConfig, run: Run) -> Setting:
         choice = choice_of(config, case)
         map_days(config, case, forecast_days(config, case))  # refused here, before anything long begins
         prior = instantiate(flatten(config.prior), where="prior")
-        settings = GliomaSettings(
-            gray_ratio=float(config.cancer.gray_ratio),
-            alpha_beta=float(config.cancer.alpha_beta),
-            elimination_rate=float(config.cancer.elimination_rate),
-            adc_water=float(config.observation.adc_water),
-            adc_tumor=float(config.observation.adc_tumor),
-            voxel_weight=float(config.observation.voxel_weight),
-            start=start_of(config, case.known),
-            front_correction=bool(config.geometry.front_correction),
-            pattern_modes=int(config.cancer.pattern_modes),
-            pattern_length=float(config.cancer.pattern_length),
-            pattern_spread=float(config.cancer.pattern_spread),
-        )
+        settings = glioma_settings(config, start_of(config, case.known))
         twin = Twin.of(
             case.known,
             instantiate(config.solver, where="solver"),
@@ -341,12 +338,6 @@ def run_twin(config: DictConfig, run: Run) -> None:
     release_memory(programs=True)
     _results(run, posterior)
     _report(config, run, setting)
-
-
-def prior_medians(problem: Problem) -> dict[str, np.ndarray]:
-    """The median of every parameter's prior, those included that no datum speaks of."""
-    priors = [problem.prior, *([] if problem.unlearned is None else [problem.unlearned])]
-    return {path: np.asarray(value) for prior in priors for path, value in prior.quantile(0.5).items()}
 
 
 def simulated_treatment(config: DictConfig, setting: Setting) -> Schedule:

@@ -80,6 +80,11 @@ def run_recommend(config: DictConfig, run: Run) -> None:
     pipeline(config).run_recommend(config, run)
 
 
+def run_train(config: DictConfig, run: Run) -> None:
+    """Prior -> simulated tumors -> surrogate."""
+    pipeline(config).run_train(config, run)
+
+
 def run_report(config: DictConfig, run: Run) -> None:
     """Files -> report."""
     pipeline(config).run_report(config, run)

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
-    "geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "control", "twin", "io",
-    "runs", "report", "config",
+    "geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "surrogates", "control",
+    "twin", "io", "runs", "report", "config",
 )  # fmt: skip
 PRESENT = [r for r in ROOMS if (ROOT / "tumortwin" / r / "__init__.py").is_file()]
 PARAMETRIC = {"models": ("AbstractMechanism", "AbstractInitialCondition"), "observation": ("AbstractObservation",)}

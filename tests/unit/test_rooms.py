@@ -20,7 +20,7 @@ RANK = {name: rank for rank, names in enumerate([GROUND, *((n,) for n in PURE + 
 PURE_PACKAGES = {
     "jax", "equinox", "diffrax", "lineax", "optimistix", "optax", "numpyro", "blackjax", "jaxtyping", "numpy",
 }  # fmt: skip
-WITH_SCIPY = ("metrics", "twin", "inference", "control")
+WITH_SCIPY = ("metrics", "twin", "inference", "surrogates", "control")
 WITH_SKLEARN = ("metrics",)  # the machine-learning baseline; imported where it is used
 WITH_CMAES = ("control",)  # the derivative-free baseline; imported where it is used
 WITH_FLOWS = ("surrogates",)  # normalizing flows

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tumortwin._errors import InputError
 from tumortwin.config._errors import ConfigError, unknown
 
-_ROOMS = ("geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "control")
+_ROOMS = ("geometry", "treatments", "models", "solvers", "observation", "metrics", "inference", "surrogates", "control")
 _FUNCTIONS = {
     "tumortwin.cli_patient": ("atlas_glioma", "folder", "gbm_progression", "tcga_lgg"),
     "tumortwin.cli_table": ("from_day", "last_readings", "nothing", "some_subjects"),

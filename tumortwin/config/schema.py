@@ -100,6 +100,7 @@ class Root:
     constraint: Open = field(default_factory=dict)
     controller: Open = field(default_factory=dict)
     decision: Open = field(default_factory=dict)
+    surrogate: Open = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     cluster: Cluster = field(default_factory=Cluster)
     runtime: Runtime = field(default_factory=Runtime)

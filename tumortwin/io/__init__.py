@@ -24,12 +24,16 @@ from tumortwin.io._registry import read_registry as read_registry
 from tumortwin.io._registry import verify_data as verify_data
 from tumortwin.io._resample import resample_volume as resample_volume
 from tumortwin.io._roots import find_data_root as find_data_root
+from tumortwin.io._samples import read_samples as read_samples
+from tumortwin.io._samples import write_samples as write_samples
 from tumortwin.io._store import read_curves as read_curves
 from tumortwin.io._store import read_forecast as read_forecast
 from tumortwin.io._store import read_posterior as read_posterior
 from tumortwin.io._store import write_curves as write_curves
 from tumortwin.io._store import write_forecast as write_forecast
 from tumortwin.io._store import write_posterior as write_posterior
+from tumortwin.io._surrogate import read_surrogate as read_surrogate
+from tumortwin.io._surrogate import write_surrogate as write_surrogate
 from tumortwin.io._table import DoseHistory as DoseHistory
 from tumortwin.io._table import Padded as Padded
 from tumortwin.io._table import Readings as Readings

@@ -35,7 +35,7 @@ def write_posterior(
 
     groups = dict(zip(GROUPS, (draws, prior_draws, sample_stats), strict=True))
     datasets = {f"/{name}": xr.Dataset(_chained(name, group)) for name, group in groups.items()}
-    tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=_encode(attrs)), **datasets})
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=encode(attrs)), **datasets})
     target = Path(path)
     with atomic_path(target) as temporary:
         tree.to_zarr(temporary, mode="w", consolidated=False, zarr_format=ZARR_FORMAT)
@@ -51,13 +51,13 @@ def read_posterior(
     """
     import xarray as xr
 
-    folder = _existing(path, "posterior.zarr")
+    folder = existing(path, "posterior.zarr")
     try:
         with xr.open_datatree(folder, engine="zarr", consolidated=False) as tree:
-            groups = [_arrays(tree[name].to_dataset()) for name in GROUPS]
-            attrs = _decode(tree.attrs)
+            groups = [plain_arrays(tree[name].to_dataset()) for name in GROUPS]
+            attrs = decode(tree.attrs)
     except (OSError, KeyError, ValueError) as error:
-        raise _broken(folder, error) from None
+        raise broken(folder, error) from None
     return groups[0], groups[1], groups[2], attrs
 
 
@@ -83,7 +83,7 @@ def write_forecast(
     for name, values in maps.items():
         _require_prefix(name, "map_")
         data[name] = (("day", "x", "y", "z"), np.asarray(values, dtype=np.float32), {"unit": "1"})
-    dataset = xr.Dataset(data, coords={"day": np.asarray(days, dtype=float)}, attrs=_encode(attrs))
+    dataset = xr.Dataset(data, coords={"day": np.asarray(days, dtype=float)}, attrs=encode(attrs))
     chunks = {name: {"chunks": (1, *dataset[name].shape[1:])} for name in maps}
     target = Path(path)
     with atomic_path(target) as temporary:
@@ -100,13 +100,13 @@ def read_forecast(
     """
     import xarray as xr
 
-    folder = _existing(path, "forecast.zarr")
+    folder = existing(path, "forecast.zarr")
     try:
         with xr.open_zarr(folder, consolidated=False, chunks=None) as dataset:
-            arrays, attrs = _arrays(dataset), _decode(dataset.attrs)
+            arrays, attrs = plain_arrays(dataset), decode(dataset.attrs)
             days = np.asarray(dataset["day"].values, dtype=float)
     except (OSError, KeyError, ValueError) as error:
-        raise _broken(folder, error) from None
+        raise broken(folder, error) from None
     volumes = {name: value for name, value in arrays.items() if name.startswith("volume_")}
     maps = {name: value for name, value in arrays.items() if name.startswith("map_")}
     return days, volumes, maps, attrs
@@ -129,7 +129,7 @@ def write_curves(
     data: dict[str, Any] = {"day": (("subject", "time"), np.asarray(days, float), {"unit": "day"})}
     for name, values in curves.items():
         data[name] = (("draw", "subject", "time"), np.asarray(values), {"unit": unit})
-    dataset = xr.Dataset(data, attrs=_encode({**attrs, "subjects": list(subjects), "unit": unit}))
+    dataset = xr.Dataset(data, attrs=encode({**attrs, "subjects": list(subjects), "unit": unit}))
     target = Path(path)
     with atomic_path(target) as temporary:
         dataset.to_zarr(temporary, mode="w", consolidated=False, zarr_format=ZARR_FORMAT)
@@ -143,12 +143,12 @@ def read_curves(path: PathLike) -> tuple[np.ndarray, dict[str, np.ndarray], dict
     """
     import xarray as xr
 
-    folder = _existing(path, "forecast.zarr")
+    folder = existing(path, "forecast.zarr")
     try:
         with xr.open_zarr(folder, consolidated=False, chunks=None) as dataset:
-            arrays, attrs = _arrays(dataset), _decode(dataset.attrs)
+            arrays, attrs = plain_arrays(dataset), decode(dataset.attrs)
     except (OSError, KeyError, ValueError) as error:
-        raise _broken(folder, error) from None
+        raise broken(folder, error) from None
     return arrays.pop("day"), arrays, attrs
 
 
@@ -162,12 +162,12 @@ def _chained(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return data
 
 
-def _arrays(dataset: Any) -> dict[str, np.ndarray]:
+def plain_arrays(dataset: Any) -> dict[str, np.ndarray]:
     """By name in alphabetical order: the order in which a folder lists its files is the disk's affair."""
     return {name: np.asarray(dataset[name].values) for name in sorted(map(str, dataset.data_vars))}
 
 
-def _encode(attrs: Mapping[str, Any]) -> dict[str, str]:
+def encode(attrs: Mapping[str, Any]) -> dict[str, str]:
     """Text stays as it is; everything else becomes JSON text, and `JSON_ATTRS` lists which."""
     if JSON_ATTRS in attrs:
         raise ValueError(f"required: attrs without the reserved name {JSON_ATTRS!r}")
@@ -177,8 +177,8 @@ def _encode(attrs: Mapping[str, Any]) -> dict[str, str]:
     return texts | {JSON_ATTRS: json.dumps([key for key, value in attrs.items() if not isinstance(value, str)])}
 
 
-def _decode(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """The inverse of `_encode`."""
+def decode(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """The inverse of `encode`."""
     encoded = json.loads(attrs.get(JSON_ATTRS, "[]"))
     return {str(k): json.loads(v) if k in encoded else v for k, v in attrs.items() if k != JSON_ATTRS}
 
@@ -194,7 +194,7 @@ def _require_prefix(name: str, prefix: str) -> None:
         raise ValueError(f"required: a variable named {prefix}...; received: {name!r}")
 
 
-def _existing(path: PathLike, what: str) -> Path:
+def existing(path: PathLike, what: str) -> Path:
     folder = Path(path)
     if folder.is_dir():
         return folder
@@ -206,7 +206,7 @@ def _existing(path: PathLike, what: str) -> Path:
     )
 
 
-def _broken(folder: Path, error: Exception) -> InputError:
+def broken(folder: Path, error: Exception) -> InputError:
     return InputError(
         file=folder,
         required="a complete Zarr store of this version",

@@ -9,7 +9,7 @@ gradient. Without kill the rule is Simpson's, relative error (rho h)^4 / 2880.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,23 +38,27 @@ def react(
 
     `forward_mode`: without the hand-written adjoint, for `jvp`.
     """
-    spread_out = rate.ndim > 0 and not forward_mode
-    gain, crowding = _coefficients(rate, steps[0], density, spread_out)
+    spread_to = density.shape if rate.ndim > 0 and not forward_mode else None
+    gain, crowding = flow_coefficients(rate, steps[0], density.dtype, spread_to)
     for step in steps[1:]:
         # Two flows after each other are one: u -> g u / (1 + c u) is a group.
-        next_gain, next_crowding = _coefficients(rate, step, density, spread_out)
+        next_gain, next_crowding = flow_coefficients(rate, step, density.dtype, spread_to)
         gain, crowding = gain * next_gain, crowding + gain * next_crowding
     flow = _flow_plain if forward_mode else _flow
     return flow(density, gain, crowding)
 
 
-def _coefficients(rate: Array, step: SubStep, like: Array, spread_out: bool) -> tuple[Array, Array]:
-    """Gain and crowding of one sub-step, scalars or fields as `rate` is."""
-    dtype = like.dtype
+def flow_coefficients(
+    rate: Array, step: SubStep, dtype: Any, spread_to: tuple[int, ...] | None = None
+) -> tuple[Array, Array]:
+    """Gain g and crowding c of one sub-step, u -> g u / (1 + c u); scalars or fields as `rate` is.
+
+    Of a table of sub-steps (leaves with a leading axis) and a scalar rate: one pair for each.
+    """
     width, kill = step.width.astype(dtype), jnp.exp(-step.log_kill).astype(dtype)
     w = [step.weights[..., i].astype(dtype) for i in range(3)]
-    if spread_out:
-        width, kill, *w = (spread(x, like.shape) for x in (width, kill, *w))
+    if spread_to is not None:
+        width, kill, *w = (spread(x, spread_to) for x in (width, kill, *w))
     half = jnp.exp(0.5 * rate * width)
     full = half * half
     return full * kill, rate * width * (w[0] + w[1] * half + w[2] * full)

@@ -73,6 +73,16 @@ def diffuse_plain(u: Float[Array, "x y z"], faces: Faces, stages: int) -> Float[
     return (1.0 - b) * u + b * _stages(u, faces, stages)[-1]
 
 
+def diffusion_matrix(step_matrix: Float[Array, "mode mode"], stages: int) -> Float[Array, "mode mode"]:
+    """The same polynomial of a small matrix (step * D * projected div grad): one step of diffusion on a few modes."""
+    b, one = _blend(stages), jnp.eye(step_matrix.shape[0], dtype=step_matrix.dtype)
+    factor = one + stage_weight(stages) * step_matrix
+    before, here = one, factor
+    for a, c in _coefficients(stages)[1:]:
+        before, here = here, a * (factor @ here) - c * before
+    return (1.0 - b) * one + b * here
+
+
 def diffuse(
     u: Float[Array, "x y z"], faces: Faces, stages: int, log_scale: Float[Array, ""] | None = None
 ) -> Float[Array, "x y z"]:

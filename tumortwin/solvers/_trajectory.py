@@ -26,6 +26,10 @@ class RESULTS(eqx.Enumeration):
         "The equations could not be solved in the allowed number of steps: the parameters are out of the range in "
         "which the model means something, or the model should be declared stiff."
     )
+    outside_domain = (
+        "A surrogate was asked beyond what it was trained on, or its own error estimate is above its tolerance: solve "
+        "the model itself, or train on a wider range or this start."
+    )
     colliding_events = "Two events of the moving-edge path met or changed order: keep them apart by `min_gap`."
 
 

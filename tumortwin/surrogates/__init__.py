@@ -1,9 +1,18 @@
-"""Networks and reduced models that stand for a model, or for its posterior, and say where they may."""
+"""What stands for a model when it is too slow: called like one, with an error bound, and a flag outside its domain."""
 
 from tumortwin.surrogates._amortised import AmortisedPosterior as AmortisedPosterior
 from tumortwin.surrogates._amortised import Training as Training
 from tumortwin.surrogates._amortised import train_amortised as train_amortised
 from tumortwin.surrogates._amortised_calibrator import AmortisedCalibrator as AmortisedCalibrator
+from tumortwin.surrogates._base import AbstractSurrogate as AbstractSurrogate
+from tumortwin.surrogates._base import Quantities as Quantities
+from tumortwin.surrogates._conformal import conformal_quantile as conformal_quantile
+from tumortwin.surrogates._conformal import coverage_range as coverage_range
+from tumortwin.surrogates._design import Design as Design
+from tumortwin.surrogates._design import random_design as random_design
+from tumortwin.surrogates._design import sobol_design as sobol_design
+from tumortwin.surrogates._domain import ParameterDomain as ParameterDomain
+from tumortwin.surrogates._error import ErrorModel as ErrorModel
 from tumortwin.surrogates._features import AbstractFeatures as AbstractFeatures
 from tumortwin.surrogates._features import Counted as Counted
 from tumortwin.surrogates._features import ProjectedData as ProjectedData
@@ -11,8 +20,27 @@ from tumortwin.surrogates._features import WholeData as WholeData
 from tumortwin.surrogates._features import counted as counted
 from tumortwin.surrogates._features import leading_modes as leading_modes
 from tumortwin.surrogates._features import observed_values as observed_values
+from tumortwin.surrogates._rehearse import Rehearsals as Rehearsals
+from tumortwin.surrogates._rehearse import rehearse as rehearse
+from tumortwin.surrogates._samples import Samples as Samples
+from tumortwin.surrogates._samples import simulate_samples as simulate_samples
 from tumortwin.surrogates._simulators import BankSimulator as BankSimulator
 from tumortwin.surrogates._simulators import FreshSimulator as FreshSimulator
 from tumortwin.surrogates._simulators import noisy_values as noisy_values
 from tumortwin.surrogates._simulators import predicted_values as predicted_values
 from tumortwin.surrogates._simulators import simulation_bank as simulation_bank
+from tumortwin.surrogates._stand_in import StandIn as StandIn
+from tumortwin.surrogates._stand_in import stand_in as stand_in
+from tumortwin.surrogates.pod import Basis as Basis
+from tumortwin.surrogates.pod import HeldOut as HeldOut
+from tumortwin.surrogates.pod import PodSettings as PodSettings
+from tumortwin.surrogates.pod import PodSurrogate as PodSurrogate
+from tumortwin.surrogates.pod import ReducedOperators as ReducedOperators
+from tumortwin.surrogates.pod import basis_of as basis_of
+from tumortwin.surrogates.pod import calibrate_pod as calibrate_pod
+from tumortwin.surrogates.pod import enlarged as enlarged
+from tumortwin.surrogates.pod import fit_pod as fit_pod
+from tumortwin.surrogates.pod import hold_against as hold_against
+from tumortwin.surrogates.pod import pod_basis as pod_basis
+from tumortwin.surrogates.pod import project as project
+from tumortwin.surrogates.pod import reduced_many as reduced_many

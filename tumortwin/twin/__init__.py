@@ -35,6 +35,7 @@ from tumortwin.twin._subject_plan import fresh_draws as fresh_draws
 from tumortwin.twin._subject_plan import recommend_for_subject as recommend_for_subject
 from tumortwin.twin._subject_plan import subject_draws as subject_draws
 from tumortwin.twin._subject_plan import subject_problem as subject_problem
+from tumortwin.twin._surrogate_burden import SurrogateBurden as SurrogateBurden
 from tumortwin.twin._twin import Twin as Twin
 from tumortwin.twin._unlearned import prior_only as prior_only
 from tumortwin.twin._virtual import VirtualTumor as VirtualTumor
