@@ -188,6 +188,7 @@ def populations(quick: bool) -> Iterator[Verdict]:
         raise RuntimeError(f"required: a posterior of the lesions; received: {lesions}")
     yield at_most("population_lesions", lesions["seconds"], 120.0, "s", SOURCE)
     yield at_least("population_lesions_least_ess", lesions["ess"], 400.0, "1", SOURCE)
+    yield measured("population_lesions_least_ess_of_a_parameter", lesions["parameters"], "1")
     yield measured("population_lesions_r_hat", lesions["r_hat"], "1")
     for sampler in ("pymc", "nutpie"):
         peer = population.measure(sampler, None)

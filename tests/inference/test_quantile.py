@@ -1,5 +1,7 @@
 """The quantile coordinate of truncated normal priors, beside SciPy's quantiles and densities."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def entry_of(case):
     return dist.TruncatedNormal(location, scale, low=low, high=high)
 
 
-def scipy_of(case):
+def scipy_of(case) -> Any:
     location, scale, low, high = CASES[case]
     return stats.truncnorm((low - location) / scale, (high - location) / scale, location, scale)
 

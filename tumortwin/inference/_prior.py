@@ -246,7 +246,8 @@ def _mode_and_scale(ordered: Ordered) -> tuple[Array, Array]:
     if Quantile.of(entry) is not None:
         return jnp.zeros(shape), jnp.ones(shape)
     if isinstance(single, Normal | LogNormal):
-        return jnp.broadcast_to(single.loc, shape), jnp.broadcast_to(single.scale, shape)
+        location, scale = jnp.asarray(single.loc), jnp.asarray(single.scale)
+        return jnp.broadcast_to(location, shape), jnp.broadcast_to(scale, shape)
     return _searched(ordered)
 
 
