@@ -1,5 +1,6 @@
 """The verbs that make a run: compose, find the run directory, hand both to the stage, judge. One job or a sweep."""
 
+import ast
 import importlib
 import os
 import re
@@ -48,6 +49,14 @@ def experiments() -> list[str]:
     """Names of the folders of `experiments/` that hold a run.py."""
     root = repository() or Path.cwd()
     return sorted(p.parent.name for p in (root / "experiments").glob("*/run.py"))
+
+
+def questions() -> list[str]:
+    """A line for each of `experiments()`: its name and the question that its run.py opens with."""
+    root = (repository() or Path.cwd()) / "experiments"
+    asked = {name: ast.parse((root / name / "run.py").read_text(encoding="utf-8")) for name in experiments()}
+    wide = max(map(len, asked), default=0)
+    return [f"{name:{wide}}  {(ast.get_docstring(code) or '').partition(chr(10))[0]}" for name, code in asked.items()]
 
 
 def _experiment(name: str) -> Callable[[DictConfig, "Run"], Any]:
@@ -239,9 +248,7 @@ def start(arguments: Arguments) -> int:
     from tumortwin.runs import configure_environment
 
     if arguments.verb == "reproduce" and not arguments.names:
-        print(
-            "\n".join(experiments()) or "no experiments here: they are in the repository, not in the installed package"
-        )
+        print("\n".join(questions()) or "no experiments here: they are in the repository, not in the installed package")
         return OK
     overrides = _effective(arguments)
     configure_environment()

@@ -38,6 +38,18 @@ PARAMETERS = {
     "observation.flair.width": ("blur of the FLAIR edge", ""),
     "observation.adc.noise_sd": ("noise of the cellularity map", ""),
 }
+# What the identifiability statement calls parameters that have no panel, or whose label is no part of a sentence.
+SPOKEN = {
+    "mechanisms.diffusion.white_matter": "diffusivity in white matter",
+    "mechanisms.proliferation.pattern": "mode of the growth rate within the tumor",
+    "initial.flair_shift": "offset of the first FLAIR outline",
+    "initial.t1gd_shift": "offset of the first enhancing outline",
+    "initial.tail_ratio": "tail of the first scan's tumor",
+    "initial.core_ratio": "edge of its core",
+    "observation.t1gd.shift": "offset of the enhancing outline on a visit",
+    "observation.flair.shift": "offset of the FLAIR outline on a visit",
+    "observation.adc.width": "blur of the cellularity map",
+}
 INTERVALS = {
     "draws": "the draws",
     "bootstrap": "a mean over the draws (bootstrap)",
@@ -75,7 +87,7 @@ def report_data(
         channels=tuple(r.Channel(c, _channel_words(patient, c)) for c in _channels(patient)),
         anatomy=r.Anatomy(_image(patient.anatomy, patient.grid), patient.brain),
         parameters=() if posterior is None else _parameters(posterior, patient),
-        diagnostics=None if posterior is None else _diagnostics(posterior),
+        diagnostics=None if posterior is None else _diagnostics(posterior, patient),
         fit=() if found is None else _fit(case, found),
         forecast=None if found is None else _forecast(config, case, found),
         scores=_scores(_json(run, "scores.json") or []),
@@ -161,11 +173,10 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     found = []
     for path, (label, name) in PARAMETERS.items():
         if path in draws:
-            words = label.replace("enhancing", "core") if "t1gd" in patient.channel_words else label
             found.append(
                 r.ParameterDraws(
                     path,
-                    words,
+                    _words(label, patient),
                     str(attrs["units"].get(path, "1")),
                     np.asarray(prior[path], float),
                     np.asarray(draws[path], float),
@@ -176,8 +187,13 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     return tuple(found)
 
 
-def _diagnostics(posterior: Any) -> r.Diagnostics:
+def _words(label: str, patient: Patient) -> str:
+    return label.replace("enhancing", "core") if "t1gd" in patient.channel_words else label
+
+
+def _diagnostics(posterior: Any, patient: Patient) -> r.Diagnostics:
     attrs = posterior[3]
+    labels = {path: label for path, (label, _) in PARAMETERS.items()} | SPOKEN
     methods = {
         "PsisCalibrator": "Laplace approximation, then Pareto-smoothed importance sampling",
         "NutsCalibrator": "No-U-Turn sampling, preconditioned by the Laplace approximation",
@@ -187,7 +203,12 @@ def _diagnostics(posterior: Any) -> r.Diagnostics:
         "SviCalibrator": "variational inference by a Gaussian of low rank",
         "PathfinderCalibrator": "Gaussians along quasi-Newton paths, importance-weighted",
     }
-    return r.Diagnostics(attrs["diagnostics"], attrs["statement"], methods.get(attrs["calibrator"], ""))
+    return r.Diagnostics(
+        attrs["diagnostics"],
+        attrs["statement"],
+        methods.get(attrs["calibrator"], ""),
+        {path: _words(label, patient) for path, label in labels.items()},
+    )
 
 
 def _fit(case: Case, found: Any) -> tuple[r.PredictedMask, ...]:

@@ -133,7 +133,7 @@ def calibrated(config: DictConfig, run: Run, setting: Setting, *, here: bool) ->
         with run.stage("calibrate", outputs=["posterior.zarr"]) as stage:
             if stage.needed:
                 calibrator = instantiate(config.calibrator, where="calibrator")
-                with run.progress.task("calibrate") as bar:
+                with run.progress.task("posterior") as bar:
                     posterior = calibrate(
                         setting.problem,
                         calibrator,

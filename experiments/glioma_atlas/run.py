@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.glioma_atlas.study import JUDGED, Seeded, one_patient, values, with_seed
+from experiments.glioma_atlas.study import JUDGED, LEARNED, Seeded, one_patient, values, with_seed
 from tumortwin.cli_files import Checkpoints
 from tumortwin.cli_scans import prepare
 from tumortwin.inference import NutsCalibrator, Posterior, PsisCalibrator, calibrate
@@ -56,6 +56,9 @@ def coverage(rows: Sequence[dict[str, float]], *, quick: bool) -> list[Verdict]:
     for name in ALSO:
         hits = [row[f"truth.{name}.covered"] for row in rows if f"truth.{name}.covered" in row]
         found.append(measured(f"coverage_{name}", float(np.mean(hits))))
+    for name in LEARNED:
+        after, before = (np.mean([row[f"{who}.{name}.crps"] for row in rows]) for who in ("posterior", "prior"))
+        found.append(measured(f"log_{name}_crps_ratio_to_the_prior", float(after / before)))
     every = [hit for hits in covered.values() for hit in hits]
     pooled = float(np.mean(every))
     found.append(

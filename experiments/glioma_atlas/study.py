@@ -12,11 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from tumortwin.cli_scans import TRUTH_PATHS, Setting, prepare, truth_intervals
 from tumortwin.config import instantiate
 from tumortwin.inference import Posterior, calibrate
+from tumortwin.metrics import crps
 from tumortwin.runs import Run
-from tumortwin.twin import Patient, forecast, replay_cases, replay_scores, truth_entries
+from tumortwin.twin import Forecast, Patient, forecast, replay_cases, replay_scores, truth_entries
 
 JUDGED = ("diffusivity", "rate", "alpha", "volume_flair_120", "volume_flair_180")
 """The quantities whose coverage is judged: D, mass-weighted rho, alpha, V120, V180 (FLAIR volume, noise-free)."""
+
+LEARNED = ("diffusivity", "rate", "alpha")
+"""The parameters whose posterior is compared with the prior by a proper score."""
 
 
 class Seeded:
@@ -69,6 +73,7 @@ def one_patient(config: DictConfig, run: Run, seed: int, file: Path) -> list[dic
         if name in posterior.diagnostics:
             rows.append({"name": f"diagnostics.{name}", "value": float(posterior.diagnostics[name])})
     rows += prior_coverage(case.patient, setting)
+    rows += sharpness(case.patient, posterior, found)
     rows += [{"name": f"fact.{name}", "value": float(value)} for name, value in case.patient.facts.items()]
     for name, value in posterior.info["correlation_volume_mm3"].items():
         rows.append({"name": f"correlation_volume.{name}", "value": float(value)})
@@ -85,6 +90,22 @@ def prior_coverage(patient: Patient, setting: Setting) -> list[dict[str, Any]]:
         for name, path in TRUTH_PATHS.items()
         if name in truth and path in low
     ]
+
+
+def sharpness(patient: Patient, posterior: Posterior, found: Forecast) -> list[dict[str, Any]]:
+    """CRPS of log D, log rho and log alpha under the posterior and under the prior: what an interval that covers is
+    worth. Where their ratio is 1 the data taught nothing, whatever the coverage.
+    """
+    rows = []
+    for name in LEARNED:
+        path, truth = TRUTH_PATHS[name], float((patient.truth or {})[name])
+        # The truth of a rate that varies within the tumor is its mean over the tumor mass of the first day.
+        after = (found.growth_rate[:, 0], None) if name == "rate" else (posterior.draws[path], posterior.weights)
+        for who, (draws, weights) in {"posterior": after, "prior": (posterior.prior_draws[path], None)}.items():
+            flat = None if weights is None else np.ravel(weights)
+            score = crps(np.log(np.ravel(np.asarray(draws))), np.log(truth), flat)
+            rows.append({"name": f"{who}.{name}.crps", "value": score})
+    return rows
 
 
 def values(rows: list[dict[str, Any]]) -> dict[str, float]:

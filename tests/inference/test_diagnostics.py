@@ -29,6 +29,7 @@ from tumortwin.inference import (
     uniformity,
 )
 from tumortwin.inference._correlation import shared_residuals
+from tumortwin.inference._identifiability import _listed
 from tumortwin.observation import AdcObservation, Datum
 from tumortwin.params import parameter
 
@@ -187,6 +188,13 @@ def test_residuals_that_images_share_are_counted_once():
     one, other = shared_residuals([(common, valid), (garbage, half)])
     assert one == other == pytest.approx(1 + np.sqrt(np.sum(common[:6] ** 2) / np.sum(common**2)))
     assert shared_residuals([(common, valid), (common[:5], valid[:5])]).tolist() == [1.0, 1.0]
+
+
+def test_the_entries_of_a_vector_are_named_together():
+    left = np.square([0.1, 0.98, 0.74, 0.74, 0.78])
+    labels = ["rate", "pattern[0]", "pattern[1]", "shift[0]", "width"]
+    assert _listed([0, 1, 2, 3], labels, left) == ["rate (10 %)", "pattern[0, 1] (74-98 %)", "shift[0] (74 %)"]
+    assert _listed([2, 3], ["", "", "a[4]", "a[7]"], left) == ["a[4, 7] (74 %)"]
 
 
 def test_what_is_identified_is_said_from_the_draws_not_from_a_curvature():

@@ -45,7 +45,7 @@ def test_every_posterior_can_be_reported(calibrator, tmp_path, monkeypatch):
         patient,
         (r.Channel("t1gd", "core"),),
         parameters=cli_report._parameters(stored, nobody()),
-        diagnostics=cli_report._diagnostics(stored),
+        diagnostics=cli_report._diagnostics(stored, nobody()),
     )
     spread = {p.label: float(np.std(p.prior)) for p in data.parameters}
     assert spread == pytest.approx({"offset": linear.PRIOR_SD[0], "slope": linear.PRIOR_SD[1]}, rel=0.5)

@@ -244,3 +244,17 @@ def test_every_check_of_the_inference_is_judged(name: str, bad: float | None, sa
 
     assert "passed" in told(good)
     assert "failed" in told({**good, name: bad}) and said.replace(": ", " is ") in told({**good, name: bad})
+
+
+def test_a_statement_is_said_in_the_words_of_the_figures():
+    labels = {"mechanisms.growth.rate": "growth rate", "initial.age": "age", "observation.flair.shift": "outlines"}
+    said = words.statements(
+        "Only jointly identified: the data fix initial.age * growth.rate^0.5 (15 %) but not growth.rate (68 %). "
+        "The data say little about flair.shift[0, 1] (78-98 %), mechanisms.growth.rate_limit (90 %).",
+        labels,
+    )
+    assert said == [
+        "Only jointly identified: the data fix age * (growth rate)^0.5 (15 %) but not growth rate (68 %).",
+        "The data say little about outlines[0, 1] (78-98 %), mechanisms.growth.rate_limit (90 %).",
+    ]
+    assert words.statements("nothing is known.", {}) == ["Nothing is known."]

@@ -128,6 +128,12 @@ def test_saving_at_the_start_returns_the_start():
     assert trajectory.ts.shape == (2,)
 
 
+def test_the_start_alone_is_returned_without_a_step():
+    out = simulate(_model(), _schedule(), [0.0], FixedSteps(8.0, 0.5))
+    np.testing.assert_allclose(out.states.density[0], START)
+    assert float(out.error_estimate[0]) == 0.0 and int(out.stats["steps"]) == 0
+
+
 def test_rate_of_space_grows_each_voxel_by_its_own_rate():
     field = np.linspace(-0.02, 0.08, 24).reshape(SHAPE)
     found = np.asarray(_solve(_model(rate=field, diffusivity=0.0), _schedule()).states.density)[1]

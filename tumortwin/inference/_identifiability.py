@@ -127,9 +127,9 @@ def _sentences(
     groups = _groups(left, conditional, correlation)
     grouped = {index for group in groups for index in group}
     found = [i for i in range(left.size) if i not in grouped]
-    strong = [f"{labels[i]} ({_percent(left[i])})" for i in found if left[i] < IDENTIFIED]
-    middle = [f"{labels[i]} ({_percent(left[i])})" for i in found if IDENTIFIED <= left[i] <= WEAK]
-    weak = [f"{labels[i]} ({_percent(left[i])})" for i in found if left[i] > WEAK]
+    strong = _listed([i for i in found if left[i] < IDENTIFIED], labels, left)
+    middle = _listed([i for i in found if IDENTIFIED <= left[i] <= WEAK], labels, left)
+    weak = _listed([i for i in found if left[i] > WEAK], labels, left)
     sentences = []
     if strong:
         sentences.append(f"Identified by the data (posterior sd as a share of the prior's): {', '.join(strong)}.")
@@ -138,9 +138,28 @@ def _sentences(
     sentences += [_joint_sentence(group, covariance, labels, powers, scales) for group in groups]
     if weak:
         sentences.append(f"The data say little about {', '.join(weak)}: most of the prior's spread is left.")
+    if sentences and not strong:
+        sentences.append("Percentages are the posterior sd as a share of the prior's.")
     if not groups and not weak and not middle:
         sentences.append("Every parameter is identified; no combination rests on the prior.")
     return sentences
+
+
+def _listed(chosen: list[int], labels: list[str], left: np.ndarray) -> list[str]:
+    """`rate (37 %)`; the entries of one vector together: `pattern[1, 2] (56-59 %)`."""
+    together: dict[str, list[int]] = {}
+    for i in chosen:
+        together.setdefault(labels[i].split("[")[0], []).append(i)
+    said = []
+    for name, members in together.items():
+        if len(members) == 1:
+            said.append(f"{labels[members[0]]} ({_percent(left[members[0]])})")
+            continue
+        entries = ", ".join(labels[i].split("[")[1].rstrip("]") for i in members)
+        least, most = min(left[members]), max(left[members])
+        span = _percent(least) if _percent(least) == _percent(most) else f"{_share(least)}-{_percent(most)}"
+        said.append(f"{name}[{entries}] ({span})")
+    return said
 
 
 def _groups(left: np.ndarray, conditional: np.ndarray, correlation: np.ndarray) -> list[list[int]]:
@@ -205,7 +224,11 @@ def _power(label: str, exponent: float) -> str:
 
 
 def _percent(variance_left: float) -> str:
-    return f"{100 * np.sqrt(max(variance_left, 0.0)):.0f} %"
+    return f"{_share(variance_left)} %"
+
+
+def _share(variance_left: float) -> str:
+    return f"{100 * np.sqrt(max(variance_left, 0.0)):.0f}"
 
 
 def _labels(names: tuple[str, ...]) -> list[str]:

@@ -137,12 +137,13 @@ class Diagnostics:
 
     `values`: name -> number (`k_hat ess r_hat divergences failed_solves` and the flags `map_converged at_mode
     sample_reliable` are judged, others listed); `statement`: identifiability in
-    plain words; `method`: the calibrator in words.
+    plain words; `method`: the calibrator in words; `labels`: what the paths of the statement are called.
     """
 
     values: Mapping[str, Number | None]
     statement: str = ""
     method: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ def contours_over_time(data: ReportData, scene: Scene) -> Picture | None:
     words = ", ".join(f"{day:g}" for day in days)
     hidden = " Dashed: visits hidden from the twin." if any(v.hidden and v.masks for v in data.patient.visits) else ""
     caption = (
-        f"Top: the whole brain, the last {channels[-1].label} shown to the twin, and the box of the close-ups. Below: "
+        f"Top: the whole brain, the largest {channels[-1].label} shown to the twin, the box of the close-ups. Below: "
         f"the tumor edge seen on day {words}.{hidden} Axes in mm of scanner space. {planes.CONVENTION}"
     )
     alt = f"Axial, coronal and sagittal brain slices with the observed tumor outlines of day {words}."
@@ -65,8 +65,8 @@ def _whole(
     colors: dict[float, object],
 ) -> None:
     background(axes, scene, plane, scene.whole, scene.step)
-    last = [v for v in data.patient.visits if channel in v.masks and not v.hidden]
-    for visit in last[-1:] or [v for v in data.patient.visits if channel in v.masks][-1:]:
+    seen = [v for v in data.patient.visits if channel in v.masks]
+    for visit in _largest([v for v in seen if not v.hidden] or seen, channel):
         _edge(axes, scene, plane, visit, channel, colors[float(visit.day)])
     low, high = scene.zoom.low, scene.zoom.high
     corner = (float(low[plane.across]), float(low[plane.up]))
@@ -74,6 +74,10 @@ def _whole(
     axes.add_patch(Rectangle(corner, *size, fill=False, ec=INK, lw=0.7))
     planes.finish(axes, plane, scene.whole, scale_bar=50.0)
     axes.set_title(upper_first(planes.position_words(plane, float(scene.at[plane.cut]))), pad=PAD)
+
+
+def _largest(visits: list[Visit], channel: str) -> list[Visit]:
+    return sorted(visits, key=lambda visit: float((visit.masks[channel].values >= 0.5).sum()))[-1:]
 
 
 def _close_up(

@@ -10,6 +10,7 @@ from tumortwin.report._data import Anatomy, Image, ReportData
 from tumortwin.report._planes import Box
 
 MARGIN, LEAST, PAD = 12.0, 50.0, 4.0
+RIM = 2.0  # of the whole picture about the box of the close-ups, so that no side of it is cut off [mm]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ def make_scene(data: ReportData) -> Scene | None:
     first = first if (first.values >= 0.5).any() else tumors[0]
     step = float(np.clip(data.anatomy.image.spacing.min(), 0.5, 2.0))
     zoom = about.padded(MARGIN).cube(LEAST)
+    whole = Box(np.minimum(whole.low, zoom.low - RIM), np.maximum(whole.high, zoom.high + RIM))
     return Scene(
         data.anatomy, whole, zoom, planes.center_of(first, first.values >= 0.5), step, planes.window(data.anatomy)
     )

@@ -166,7 +166,7 @@ def parameters_section(data: ReportData) -> Section:
     diagnostics = data.diagnostics
     lead = [sentences.trust_sentence(data)]
     if diagnostics is not None and diagnostics.statement:
-        lead.append(words.sentence(diagnostics.statement))
+        lead += words.statements(diagnostics.statement, diagnostics.labels)
     picture = prior_posterior(data.parameters, virtual=data.patient.virtual)
     details: list[Folded] = [("Every parameter in numbers", (), parameter_table(data))]
     if diagnostics is not None:

@@ -142,8 +142,7 @@ def plan_sentences(plan: Plan) -> list[str]:
     text = [
         f"With {_total_dose(plan)}{_start(plan)}, the recommended schedule makes the {plan.outcome_name} {better} than "
         f"standard of care by {size} (median gain; 95 % of draws {bounds}).",
-        f"It helps{by} in {percent(gain.p_benefit)} of the draws; in {percent(1 - gain.p_benefit)} there is no "
-        f"{such}benefit.",
+        f"It helps{by} in {percent(gain.p_benefit)} of the draws{_otherwise(gain.p_benefit, such)}.",
     ]
     if plan.recommended.bed is not None and plan.standard.bed is not None:
         beds = [float(r.bed) for r in (plan.recommended, plan.standard) if r.bed is not None]
@@ -167,6 +166,10 @@ class Verdicts:
     better: tuple[str, ...]
     worse: tuple[str, ...]
     equal: tuple[str, ...]
+
+
+def _otherwise(p_benefit: float, such: str) -> str:
+    return f"; in {percent(1 - p_benefit)} there is no {such}benefit" if p_benefit < 1 else ""
 
 
 def _where(data: ReportData, score: Score) -> str:

@@ -1,7 +1,8 @@
 """Numbers into plain words: rounding, units, intervals, and the names of scores and checks."""
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -68,6 +69,25 @@ def sentence(text: str) -> str:
     """First letter up, full stop at the end."""
     text = text.strip()
     return text if not text else upper_first(text) + ("" if text[-1] in ".!?" else ".")
+
+
+def statements(text: str, labels: Mapping[str, str]) -> list[str]:
+    """The sentences of an identifiability statement, one a paragraph, with each path by its `labels`' words.
+
+    A statement names a parameter by its path or the last two words of it; the entry `[3]` of a vector stays. Inside a
+    product or a power a label of several words stands in brackets.
+    """
+    plain = {end: label for path, label in labels.items() for end in (path, ".".join(path.split(".")[-2:]))}
+    if plain:
+        names = "|".join(re.escape(name) for name in sorted(plain, key=len, reverse=True))
+        pattern = rf"(?P<times>[*/] )?(?<![\w.])(?P<name>{names})(?![\w]|\.\w)(?P<power>\^| [*/])?"
+        text = re.sub(pattern, lambda match: _labelled(match, plain), text)
+    return [sentence(part) for part in re.split(r"(?<=\.) (?=[A-Z])", text)]
+
+
+def _labelled(match: re.Match[str], plain: Mapping[str, str]) -> str:
+    before, label, after = match["times"] or "", plain[match["name"]], match["power"] or ""
+    return f"{before}({label}){after}" if (before or after) and " " in label else f"{before}{label}{after}"
 
 
 def listing(words: Sequence[str]) -> str:

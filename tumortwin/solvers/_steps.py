@@ -1,5 +1,6 @@
 """Fixed steps: which step edges a solve takes. Static, decided in NumPy before anything is traced."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -73,7 +74,7 @@ class FixedSteps(eqx.Module):
         ends = sorted(t for t in marks if t > t0)
         return [
             (start, end, max(1, math.ceil((end - start) / self.max_step - 1e-9)))
-            for start, end in zip([t0, *ends[:-1]], ends, strict=True)
+            for start, end in itertools.pairwise([t0, *ends])
         ]
 
     @staticmethod
