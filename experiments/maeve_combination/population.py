@@ -111,7 +111,8 @@ def reweighted(
     scale = np.sqrt(rng.chisquare(DEGREES, PROPOSALS) / DEGREES)
     away = rng.standard_normal((PROPOSALS, size)) / scale[:, None]
     proposed = z + away @ factor.T
-    log_proposal = multivariate_t(shape=np.eye(size), df=DEGREES).logpdf(away) - np.log(np.diagonal(factor)).sum()
+    student = multivariate_t(shape=np.eye(size), df=DEGREES)  # pyright: ignore[reportArgumentType]
+    log_proposal = student.logpdf(away) - np.log(np.diagonal(factor)).sum()
     log_ratio = np.asarray(_log_densities(problem, jnp.asarray(proposed))) - log_proposal
     weights, k_hat = pareto_smooth(log_ratio)
     ends = np.cumsum(np.exp(weights))
