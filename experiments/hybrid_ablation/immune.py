@@ -13,7 +13,7 @@ from tumortwin.models import Carrgo, InputRange, Network, PerCapitaClosure
 
 FOLDS = 4
 FIRST, GRID = 1.0, 0.25  # [day] of the start, and between the readings that are asked
-SMALLEST = 1e-11  # [ug/mL] a decade below the smallest dose of dexamethasone
+SMALLEST = 1e-8  # [ng/mL] a decade below the smallest dose of dexamethasone
 DECADES = 5.0
 WIDTH = 0.2  # [cell index] at which the scale turns from linear to logarithmic
 BINS = 3  # of the horizon, within which errors are pooled: a dozen calibration curves are too few for each day

@@ -37,7 +37,8 @@ def told(
     advance: Callable[[], None] = lambda: None,
 ) -> Told:
     """Every round (the first `rounds` of them) with its own training; persistence has its errors calibrated alike."""
-    parts, difference, failed = [], 0.0, dict.fromkeys(LEARNED, 0)
+    parts, difference = [], 0.0
+    failed: dict[str, int] = {kind: 0 for kind in LEARNED}
     still = np.broadcast_to(np.asarray(task.law.hold(task.rows.start))[:, None], task.rows.seen.shape)
     for k, (train, calibrating, test) in enumerate(task.parts(seed)):
         if rounds is not None and k >= rounds:
