@@ -88,7 +88,7 @@ def held_out() -> Samples:
 
 def domain() -> ParameterDomain:
     """The domain of the training samples."""
-    expected = random_design(prior(), 500, key=jax.random.key(3))
+    expected = random_design(prior(), 1000, key=jax.random.key(3))
     return ParameterDomain.of(training().design.values, expected.values)
 
 

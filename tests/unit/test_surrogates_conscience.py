@@ -81,6 +81,8 @@ def test_a_surrogate_of_half_the_range_flags_the_other_half():
 
 def test_a_domain_of_other_parameters_or_of_signs_is_refused():
     values = random_design(prior(), 8, key=jax.random.key(0)).values
+    with pytest.raises(ValueError, match="at least 799 expected points"):
+        ParameterDomain.of(values, values)
     with pytest.raises(ValueError, match="same parameters"):
         ParameterDomain.of(values, {DIFFUSIVITY: values[DIFFUSIVITY]})
     with pytest.raises(ValueError, match="positive"):

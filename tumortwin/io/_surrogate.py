@@ -140,7 +140,7 @@ def _skeleton(s: Mapping[str, Any]) -> PodSurrogate:
             jnp.zeros(2, reduced),
         ),
         ParameterDomain(
-            vector, vector, jnp.zeros((s["points"], p)), vector, vector, zero, zero, tuple(s["paths"]), s["neighbors"]
+            vector, vector, jnp.zeros((s["points"], p)), vector, vector, zero, tuple(s["paths"]), s["neighbors"]
         ),
         ErrorModel(zero, {name: zero for name in ("mass", *s["levels"])}, zero, zero, zero),
         {name: zero for name in s["levels"]},
