@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tumortwin.cli_cohort_plan import NEVER
 from tumortwin.cli_decision import agents_of, check_region, kind_of, parts_of, picture_of, search_of
@@ -63,12 +63,14 @@ def composed(cancer: str, *overrides: str):
 def leaf(group: str, name: str) -> dict:
     """A choice of a group as its file has it, not yet resolved."""
     node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
     bases = [leaf(group, base) for base in node.pop("defaults", ()) if base != "_self_"]
     return OmegaConf.to_container(OmegaConf.merge(*bases, node))  # type: ignore[return-value]
 
 
-def with_choices(cancer: str, decision: str, **chosen: str):
+def with_choices(cancer: str, decision: str, **chosen: str) -> DictConfig:
     config = OmegaConf.create(OmegaConf.to_container(composed(cancer, f"decision={decision}"), resolve=False))
+    assert isinstance(config, DictConfig)
     for group, name in chosen.items():
         config[group] = leaf(group, name) | (
             {k: config.controller[k] for k in ("draws", "fresh_draws")} if group == "controller" else {}
@@ -209,8 +211,9 @@ def subject_problem(config) -> PlanningProblem:
     parts = parts_of(config, decided, STATES)
     limits = (*parts.constraints, *parts.outcome_limits)
     decision = Decision(decided, parts.objective, parts.risk, limits, HORIZON, VISITS, "ng/mL")
+    law = IndependentClones(*map(jnp.asarray, (0.01, 0.04, 0.001, 0.01, 1.0)))
     return PlanningProblem(
-        TreatedSubject(IndependentClones(0.01, 0.04, 0.001, 0.01, 1.0), decision.days, VISITS, "ng/mL"),
+        TreatedSubject(law, decision.days, VISITS, "ng/mL"),
         subject_draws(6), decided, parts.objective, parts.risk, parts.constraints,
         sequential=False, outcome_limits=parts.outcome_limits,
     )  # fmt: skip
@@ -233,7 +236,9 @@ def short(config) -> None:
     """A few steps of any search."""
     search = config.controller.search
     few = {"evaluations": 40, "max_iterations": 5, "steps": 15, "max_steps": 2, "max_nodes": 20}
-    for name in few.keys() & (set() if search == "suitable" else set(search)):
+    if isinstance(search, str):  # `suitable`
+        return
+    for name in few.keys() & set(search):
         search[name] = few[name]
 
 
@@ -345,9 +350,9 @@ def scans_problem(decision: str, controller: str):
     parts = parts_of(config, decided)
     check_region(config, decided, parts.constraints)
     standard = (
-        jnp.asarray([77.0, 28.0])
-        if isinstance(decided, ShiftedCycles)
-        else jnp.asarray(decided.of_doses([float(v) for v in config.decision.standard]))
+        jnp.asarray(decided.of_doses([float(v) for v in config.decision.standard]))
+        if isinstance(decided, AbstractSlots)
+        else jnp.asarray([77.0, 28.0])
     )
     draws = {"alpha": jnp.asarray([0.03, 0.05]), "drug": jnp.asarray([0.01, 0.03])}
     arguments = (chemoradiation, draws, decided, parts.objective, parts.risk, parts.constraints)

@@ -52,6 +52,11 @@ def chosen(*overrides: str, schedule: Schedule) -> Choice:
     return found
 
 
+def weeks_of(found: Choice) -> WeeklyFractions:
+    assert isinstance(found.parametrization, WeeklyFractions)
+    return found.parametrization
+
+
 STUPP = Schedule(weekday_fractions(5.0, 30, 2.0), {"temozolomide": Course(jnp.arange(5.0, 47.0), jnp.full(42, 0.5))})
 
 
@@ -66,7 +71,7 @@ def test_a_spent_budget_means_no_plan_and_the_reason():
 def test_a_second_course_within_its_own_limits_counts_the_first():
     limits = ("constraint.total_dose.limit=120.0", "constraint.normal_tissue.limit=210.0")
     found = chosen(*OWN, *limits, schedule=STUPP)
-    assert found.origin == 60.0 and sum(found.parametrization.earlier) == 60.0
+    assert found.origin == 60.0 and sum(weeks_of(found).earlier) == 60.0
     standard = found.standard
     (total,) = (c for c in found.constraints if isinstance(c, TotalDose))
     assert float(total.violation(standard, found.parametrization)) == pytest.approx(0.0)
@@ -81,16 +86,16 @@ def test_a_course_under_way_is_compared_with_what_is_left_of_the_standard():
 
 def test_a_drug_that_was_given_is_no_part_of_the_next_course():
     limits = ("constraint.total_dose.limit=120.0", "constraint.normal_tissue.limit=210.0")
-    planned = chosen(*OWN, *limits, schedule=STUPP).parametrization.concurrent["temozolomide"]
+    planned = weeks_of(chosen(*OWN, *limits, schedule=STUPP)).concurrent["temozolomide"]
     np.testing.assert_array_equal(planned.doses, np.ones(42))  # of `treatment`, not the half doses given before
-    assert not chosen(*OWN, *limits, "treatment=none", schedule=STUPP).parametrization.concurrent
+    assert not weeks_of(chosen(*OWN, *limits, "treatment=none", schedule=STUPP)).concurrent
 
 
 def test_what_lies_ahead_of_the_last_scan_is_replaced_by_the_plan():
     ahead = Schedule(weekday_fractions(70.0, 30, 2.0), {"temozolomide": Course(jnp.arange(70.0, 75.0), jnp.ones(5))})
     found = chosen(*OWN, schedule=ahead)
-    assert found.parametrization.earlier == ()
-    np.testing.assert_array_equal(found.parametrization.concurrent["temozolomide"].times, np.arange(5.0))
+    assert weeks_of(found).earlier == ()
+    np.testing.assert_array_equal(weeks_of(found).concurrent["temozolomide"].times, np.arange(5.0))
 
 
 def test_planned_radiotherapy_that_the_plan_replaces_is_named():
@@ -112,8 +117,8 @@ def test_a_failed_check_of_the_inference_is_said_with_what_to_try():
 
 def test_looking_back_replans_what_was_given():
     found = chosen(schedule=STUPP)  # the embedded patient's settings
-    assert found.origin == 0.0 and found.parametrization.earlier == ()
-    np.testing.assert_array_equal(found.parametrization.concurrent["temozolomide"].doses, np.full(42, 0.5))
+    assert found.origin == 0.0 and weeks_of(found).earlier == ()
+    np.testing.assert_array_equal(weeks_of(found).concurrent["temozolomide"].doses, np.full(42, 0.5))
 
 
 # --- days ---
@@ -127,8 +132,9 @@ def test_shipped_plans_start_whole_weeks_from_the_standard_of_care(patient):
     start = float(found.standard.start_day)
     assert start == settings.patient.plan.standard_start and settings.decision.start_step == 7.0
     seen = set()
+    assert found.start_window is not None
     for day in np.linspace(*found.start_window, 40):
-        plans = deliverable(feasible, found.parametrization.uniform(2.0, day), 0.01, 7.0, start)
+        plans = deliverable(feasible, weeks_of(found).uniform(2.0, day), 0.01, 7.0, start)
         seen |= {float(plan.start_day) for plan in plans}
     assert start in seen and len(seen) >= 3 and all((day - start) % 7.0 == 0.0 for day in seen)
 

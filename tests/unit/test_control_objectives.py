@@ -1,5 +1,7 @@
 """Objectives on curves whose values are known, their gradients, and the units they ask for."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +177,7 @@ def test_progression_may_be_a_factor_above_the_reference_or_above_the_first_read
     """Doubling every 10 days from 1 at day 0: 1.5 is reached after 10 log2(1.5) days, 4 (a first reading) after 20."""
     days = jnp.linspace(0.0, 40.0, 41)
     curve = Curve(days, 2.0 ** (days / 10.0), parameters={"first_burden": jnp.asarray(4.0)})
-    sharp = {"reference_day": 0.0, "horizon": 40.0, "softness": 1e-4}
+    sharp: dict[str, Any] = {"reference_day": 0.0, "horizon": 40.0, "softness": 1e-4}
     assert float(TimeToProgression(**sharp, factor=1.5)(curve)) == pytest.approx(-10.0 * np.log2(1.5), abs=1e-2)
     assert float(TimeToProgression(**sharp, reference="first_burden")(curve)) == pytest.approx(-20.0, abs=1e-2)
     with pytest.raises(ValueError, match="a parameter of the curve"):

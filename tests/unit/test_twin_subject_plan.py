@@ -50,7 +50,7 @@ def decision(parametrization=None, objective=None, limits=()) -> Decision:
     return Decision(chosen, wanted, CVaR(0.5), tuple(limits), HORIZON, VISITS, "ng/mL")
 
 
-def parts(start: np.ndarray, days_on: float, days: float) -> np.ndarray:
+def parts(start: np.ndarray, days_on: float, days: float | np.ndarray) -> np.ndarray:
     """Sensitive and resistant cells in closed form."""
     return np.stack([start * 0.9 * np.exp(0.01 * days - 0.04 * days_on), start * 0.1 * np.exp(0.002 * days)])
 
@@ -99,7 +99,12 @@ def test_a_rule_sees_what_it_leads_to():
 
 
 @pytest.mark.parametrize(
-    "law", [LAW, SensitiveResistant(10.0, 1.0, 0.02, 0.01, 2.0, 100.0, 0.9), Logistic(0.05, 80.0, 9.0)]
+    "law",
+    [
+        LAW,
+        SensitiveResistant(*map(jnp.asarray, (10.0, 1.0, 0.02, 0.01, 2.0, 100.0, 0.9))),
+        Logistic(*map(jnp.asarray, (0.05, 80.0, 9.0))),
+    ],
 )
 def test_a_solve_that_goes_on_from_a_state_is_the_whole_solve(law):
     level = StepHistory.courses(jnp.asarray([5.0]), jnp.asarray([22.0]))

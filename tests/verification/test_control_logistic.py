@@ -385,6 +385,7 @@ def test_a_recommendation_shows_the_gain_at_equal_normal_tissue_effect_too():
     )
     assert found.standard_of_care.toxicity["bed_3_gy"] == pytest.approx(100.0)
     assert found.plan.toxicity["bed_3_gy"] > 110.0
+    assert found.equal_effect_plan is not None and found.equal_effect_comparison is not None
     assert found.equal_effect_plan.toxicity["bed_3_gy"] <= 100.0 + 1e-9
     gain = [c.entries["mean_log_burden.expected_gain"] for c in (found.comparison, found.equal_effect_comparison)]
     assert gain[0].value > gain[1].value > 0.0
@@ -441,6 +442,7 @@ def test_a_limit_for_another_tissue_holds_at_equal_normal_tissue_effect_too():
     other = EffectiveDose(105.0, 2.0)
     case = problem(MeanLogBurden(0.0, END), constraints=(*STANDARD_LIMITS, other))
     found = recommend(case, ProjectedGradient(SOC), SOC, fresh_draws=draws(32, 3), key=jax.random.key(2))
+    assert found.equal_effect_plan is not None
     for plan in (found.plan, found.equal_effect_plan):
         assert float(other.violation(plan.variables, WEEKS)) <= 1e-9
         assert plan.toxicity["total_dose_gy"] > 30.0
@@ -457,6 +459,7 @@ def test_the_equal_effect_of_a_second_course_counts_the_first():
     case = PlanningProblem(burden, draws(8), again, MeanLogBurden(0.0, END), CVaR(0.8), limits, sequential=False)
     found = recommend(case, ProjectedGradient(soc), soc, fresh_draws=draws(8, 3), key=jax.random.key(2))
     assert found.standard_of_care.toxicity["bed_3_gy"] == pytest.approx(50.0)
+    assert found.equal_effect_plan is not None
     assert found.equal_effect_plan.toxicity["bed_3_gy"] <= 50.0 + 1e-9
     assert found.plan.toxicity["bed_3_gy"] <= 60.0 + 1e-9 and found.plan.toxicity["total_dose_gy"] <= 30.0 + 1e-9
     assert found.to_json()["plan"]["earlier_dose_gy"] == 30.0

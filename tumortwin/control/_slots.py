@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -168,8 +168,17 @@ class AbstractSlots(AbstractParametrization):
     """
 
     slots: eqx.AbstractVar[tuple[Slots, ...]]
-    fixed: eqx.AbstractVar[Schedule]
-    earlier: eqx.AbstractVar[tuple[float, ...]]
+    if TYPE_CHECKING:  # as variables a type checker would put them before the arguments of a subclass
+
+        @property
+        def fixed(self) -> Schedule: ...
+
+        @property
+        def earlier(self) -> tuple[float, ...]: ...
+
+    else:
+        fixed: eqx.AbstractVar[Schedule]
+        earlier: eqx.AbstractVar[tuple[float, ...]]
 
     word: eqx.AbstractClassVar[str]
     """What the vector holds, in a JSON file."""
