@@ -32,7 +32,6 @@ from tumortwin.control import (
     Curve,
     DrugUsed,
     PlanningProblem,
-    ShiftedCycles,
     WeeklyFractions,
     curves,
     plan,
