@@ -56,7 +56,8 @@ def questions() -> list[str]:
     root = (repository() or Path.cwd()) / "experiments"
     asked = {name: ast.parse((root / name / "run.py").read_text(encoding="utf-8")) for name in experiments()}
     wide = max(map(len, asked), default=0)
-    return [f"{name:{wide}}  {(ast.get_docstring(code) or '').partition(chr(10))[0]}" for name, code in asked.items()]
+    said = {name: (ast.get_docstring(code) or "").partition("\n")[0] for name, code in asked.items()}
+    return [f"{name:{wide}}  {question}".rstrip() for name, question in said.items()]
 
 
 def _experiment(name: str) -> Callable[[DictConfig, "Run"], Any]:

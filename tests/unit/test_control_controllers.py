@@ -48,6 +48,7 @@ from tumortwin.control import (
     vector_gradient,
 )
 from tumortwin.control._covariance_adaptation import searched
+from tumortwin.control._recommendation import with_effect_of
 from tumortwin.inference import Posterior
 
 LEVELS = DoseLevels(SLOTS, (0.0, 0.5, 1.0, 2.0))
@@ -316,5 +317,8 @@ def test_plans_of_a_drug_are_compared_but_have_no_equal_effect_twin():
     assert gain.value > 0.3 and gain.low is not None and gain.low > 0.0
     change = found.entries["toxicity.drug_total_change"]
     assert change.value == pytest.approx(4.0) and change.unit == "1"
+    advised = recommend(case, Exhaustive(), jnp.zeros(5), fresh_draws=draws(8, 6), key=KEY)
+    np.testing.assert_array_equal(advised.plan.variables, best.variables)
+    assert advised.equal_effect_plan is None and advised.equal_effect_comparison is None
     with pytest.raises(ValueError, match="a plan of radiotherapy"):
-        recommend(case, Exhaustive(), jnp.zeros(5), fresh_draws=draws(8, 6), key=KEY)
+        with_effect_of(case.constraints, nothing)
