@@ -6,12 +6,13 @@ STAMP := $(VENV)/.made
 DOCS_STAMP := $(VENV)/.made-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint docs
+.PHONY: help setup run test test-slow bench lint docs
 
 help:
 	@echo "make setup   the environment in $(VENV), exact versions with hashes"
 	@echo "make run     the main job: scans to report, on data inside the installation"
 	@echo "make test    style, types, import rule and tests"
+	@echo "make test-slow   the long tests that make test leaves out"
 	@echo "make bench   the benchmarks, one verdict line a target"
 	@echo "make lint    style and types alone (make lint FIX=1 mends style)"
 	@echo "make docs    the documentation in site/"
@@ -41,7 +42,10 @@ endif
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 bench: $(STAMP)
 	$(BIN)/tumortwin reproduce benchmarks

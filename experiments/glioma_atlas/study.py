@@ -94,10 +94,10 @@ def prior_coverage(patient: Patient, setting: Setting) -> list[dict[str, Any]]:
 
 def sharpness(patient: Patient, posterior: Posterior, found: Forecast) -> list[dict[str, Any]]:
     """CRPS of log D, log rho and log alpha under the posterior and under the prior: what an interval that covers is
-    worth. Where their ratio is 1 the data taught nothing, whatever the coverage.
+    worth. Where their ratio is 1 the data taught nothing, whatever the coverage. Empty for a patient without a truth.
     """
     rows = []
-    for name in LEARNED:
+    for name in (name for name in LEARNED if name in (patient.truth or {})):
         path, truth = TRUTH_PATHS[name], float((patient.truth or {})[name])
         # The truth of a rate that varies within the tumor is its mean over the tumor mass of the first day.
         after = (found.growth_rate[:, 0], None) if name == "rate" else (posterior.draws[path], posterior.weights)

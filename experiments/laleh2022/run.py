@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 
 from experiments.laleh2022.figures import draw_crps, draw_patients, draw_pit
 from experiments.laleh2022.study import (
+    CAREFUL,
     HIDDEN,
     LEAST,
     MODEL,
     QUICK,
-    SAMPLER,
     Cohort,
     cohort_of,
     fitted,
@@ -66,7 +66,7 @@ def fit(run: Run, cohort: Cohort, quick: bool) -> tuple[Posterior, float]:
     with run.progress.task("posterior") as bar:
         return fitted(
             cohort,
-            QUICK if quick else SAMPLER,
+            QUICK if quick else CAREFUL,
             key=run.key("posterior"),
             progress=lambda _, done, total: bar.update(done, total),
             checkpoint=Checkpoints(run, "posterior"),

@@ -27,6 +27,7 @@ from tumortwin.observation import Visits
 MODEL = "tumortwin"
 LEAST, HIDDEN = 6, 2  # readings of a patient who is forecast, and how many of them are hidden
 SAMPLER = NutsCalibrator(laplace=None, warmup=150, draws=650, chunk=50, threads=2, tree_depth=7, warmup_tree_depth=5)
+CAREFUL = dataclasses.replace(SAMPLER, accept=0.9)  # what is scored: shorter steps, for narrow places
 QUICK = NutsCalibrator(laplace=None, warmup=100, draws=80, chunk=60, threads=2, tree_depth=6)
 
 

@@ -65,7 +65,6 @@ def test_tcga_overlaps_the_atlas_through_the_affines_only() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.slow
 @pytest.mark.parametrize(("id", "interval", "persistence"), [("p01", 157.0, 0.564), ("p05", 55.0, 0.413)])
 def test_progression_is_registered_as_known(id: str, interval: float, persistence: float) -> None:
     patient = load_gbm_progression(data_root("gbm_brain_tumor_progression"), id, interval)

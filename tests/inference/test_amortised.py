@@ -84,6 +84,7 @@ def moments(problem: Problem, **settings) -> tuple[np.ndarray, np.ndarray, dict[
     return mean, sd, found.diagnostics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [(1.4, -0.2), (-1.5, 0.4)])
 def test_one_network_serves_every_patient(truth):
     problem = linear.problem(3, truth)

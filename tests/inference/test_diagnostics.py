@@ -147,6 +147,7 @@ def test_a_parameter_the_data_do_not_touch_is_said_to_be_its_prior():
     assert left["slope"] == pytest.approx(1.0, abs=1e-6) and left["offset"] < 0.05
 
 
+@pytest.mark.slow
 def test_simulation_based_calibration_of_a_conjugate_model():
     """Truth from the prior, data from the model: ranks are uniform, intervals cover; overconfidence is caught."""
     rng = np.random.default_rng(11)

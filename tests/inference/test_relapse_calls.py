@@ -143,6 +143,7 @@ def cohort():
     return table, cycles.landmarks_of(table)
 
 
+@pytest.mark.slow
 def test_a_patients_posterior_against_scipy(cohort):
     table, _ = cohort
     courses = psa.courses_of(cycles.records_of(table))
@@ -226,6 +227,7 @@ def test_youden_by_hand():
     assert link.youden(probability, np.zeros(5, bool)) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [False, True])
 def test_a_poisoned_future_changes_no_call_but_the_nowcast(cohort, monkeypatch, refit):
     monkeypatch.setattr(folds, "fit", functools.partial(population.fit, rounds=3))

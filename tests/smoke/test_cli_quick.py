@@ -20,7 +20,6 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.slow
 def test_the_wheel_carries_the_configurations(tmp_path):
     pytest.importorskip("hatchling")
     if not (ROOT / "README.md").is_file():

@@ -16,7 +16,6 @@ from tumortwin.cli import BAD_CONFIG, BAD_INPUT, FAILED, INTERRUPTED, main
 from tumortwin.cli_files import Checkpoints
 from tumortwin.io import read_curves, read_posterior
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 DECLARATION = """
 label: clinic
 folder: .

@@ -11,7 +11,6 @@ from tumortwin import cli_cohort, cli_jobs
 from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.inference import Posterior
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 DECLARATION = """
 label: clinic
 folder: .
@@ -105,6 +104,7 @@ def test_a_twin_of_a_table_ends_with_schedules(world):
         assert words in page, words
 
 
+@pytest.mark.slow
 def test_another_decision_starts_from_the_files_of_the_run(world):
     command, run = world
     before = (run / "posterior.zarr").stat().st_mtime_ns

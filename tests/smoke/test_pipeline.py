@@ -11,7 +11,6 @@ from tumortwin import cli_jobs
 from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.io import read_posterior, write_example_patient
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = ["controller.draws=2", "controller.fresh_draws=2", "runtime.progress=off"]
 QUICK = [
     "patient=folder", "geometry.spacing=4.0", "geometry.bucket=4", "geometry.margin=4.0", "solver.max_step=30.0",
@@ -120,6 +119,7 @@ def test_a_second_course_within_the_limits_of_the_first_is_refused_with_the_reas
     assert "30 fractions were given before the day of the plan (60 Gy" in (new / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line, given",
     [

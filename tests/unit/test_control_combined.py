@@ -73,6 +73,7 @@ def test_limits_of_a_part_are_rows_of_the_whole():
     assert not region.contains(np.asarray([2.4, 2.5, 0.0, 0.0, 7.0, 2.0, 0.0]))
 
 
+@pytest.mark.slow
 def test_a_mixed_decision_is_planned_within_all_limits():
     def burden(draw, schedule):
         kill = draw["alpha"] * jnp.sum(schedule.radiotherapy.doses)

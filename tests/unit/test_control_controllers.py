@@ -145,6 +145,7 @@ def test_threshold_and_plan_minimised_together_are_the_sorted_tail():
     assert judged == pytest.approx(sorted_.risk["value"], abs=2e-4)
 
 
+@pytest.mark.slow
 def test_a_limit_on_white_cells_binds_and_is_kept():
     limit = RiskLimit(Nadir("white_cells", 0.0, END), CVaR(0.5), -2.5)
     free = optimize(problem(CONTINUOUS), ScipyGradient())

@@ -139,6 +139,7 @@ def test_the_example_of_planning_runs_and_keeps_its_limits(capsys):
     assert space["picture"].png.startswith(b"\x89PNG") and "plan" in space["picture"].caption
 
 
+@pytest.mark.slow
 def test_the_examples_of_hybrid_models_run_and_the_closure_learns(capsys):
     text = (ROOT / "docs" / "use" / "hybrid-models.md").read_text(encoding="utf-8")
     space: dict = {}

@@ -159,6 +159,7 @@ def test_posteriors_hold_their_truths_and_draws_follow_the_weights():
     np.testing.assert_allclose(drawn, expected, atol=0.1)
 
 
+@pytest.mark.slow
 def test_plans_keep_limits_are_never_worse_than_standard_and_the_smallest_dose_is_the_smallest():
     rng = np.random.default_rng(7)
     who = patients(4, True, LOGISTIC, rng)

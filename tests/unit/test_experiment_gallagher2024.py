@@ -44,6 +44,7 @@ def test_the_published_patient_is_the_center_of_the_population():
         assert float(getattr(center, name)) == pytest.approx(float(getattr(PUBLISHED, name)), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_long_steps_agree_with_days():
     """A day at most, in courses of on and off: the planner's two steps a visit against one a day."""
     model = tumors(drawn(200, key=KEY))
@@ -58,6 +59,7 @@ def test_long_steps_agree_with_days():
     assert both.sum() < 180  # progression was met
 
 
+@pytest.mark.slow
 def test_closed_loop_visits_agree_with_a_schedule_and_daily_rules_with_visits():
     truths = patients(6, VISITS, key=KEY)
     always = ruled(truths, ConstantPolicy(1.0), NOISE)
@@ -76,6 +78,7 @@ def test_systematic_resampling_keeps_every_share_to_one_particle():
         assert (np.abs(counts - 100 * share) <= 1.0 + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_renewed_particles_follow_the_posterior():
     """Moments of (rS, rR, R0) after eight readings against plain importance sampling with many draws of the prior."""
     visits, n = 8, 4000
@@ -108,6 +111,7 @@ def _moments(particles: Particles):
 # --- planner ---
 
 
+@pytest.mark.slow
 def test_without_information_the_closed_loop_is_the_open_loop():
     """Infinite noise: the same decisions for every patient, exactly those that were known beforehand."""
     planner = SchedulePlanner(Mean(), draws=16, first=2)
@@ -141,6 +145,7 @@ def test_polishing_helps_on_its_own_draws():
 # --- another class ---
 
 
+@pytest.mark.slow
 def test_clones_are_found_again():
     """A record of clones without noise gives the clones."""
     theta = jnp.asarray([[np.log(0.009), np.log(0.03), np.log(0.005), -7.0]])
@@ -157,6 +162,7 @@ def test_clones_are_found_again():
 # --- what the learner sees ---
 
 
+@pytest.mark.slow
 def test_training_and_treating_show_the_network_the_same():
     """The features of a training step are those that `NetworkPolicy` makes of the same reading."""
     training = VirtualPatients()

@@ -81,6 +81,7 @@ def test_ranks_are_certain_where_one_is_better_and_are_not_where_it_is_noise():
     assert mean == pytest.approx(-0.5) and low == pytest.approx(-0.5) and high == pytest.approx(-0.5)
 
 
+@pytest.mark.slow
 def test_a_blank_model_keeps_its_size_and_knows_what_happened():
     found = simulate_compartment(
         Blank(jnp.asarray(3.0)), jnp.asarray([1.0, 4.0]), None, (jnp.asarray([2.0]), jnp.asarray([5.0]))
@@ -118,6 +119,7 @@ def test_the_score_of_a_forecast_that_is_right_is_small(tmp_path):
     assert off.crps.min() > 0.1 and not off.inside.any()
 
 
+@pytest.mark.slow
 def test_car_t_curves_start_at_their_own_reading(tmp_path):
     lines = ["line,wells,h,index,dex,cells"]
     for s in range(8):

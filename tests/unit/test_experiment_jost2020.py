@@ -37,6 +37,7 @@ def test_untreated_without_blasts_nothing_moves():
     np.testing.assert_allclose(found.white, np.broadcast_to(models.baseline, found.white.shape), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_steps_are_of_second_order(monkeypatch):
     """Halved steps: a quarter of the error of white cells."""
     models, cycle = with_volume(patients(2, 1), 300.0), Cycle(0.0, 10.0, (4.0, 5.0))
@@ -51,6 +52,7 @@ def test_steps_are_of_second_order(monkeypatch):
     assert errors[2] < 2e-3
 
 
+@pytest.mark.slow
 def test_optimised_schedules_keep_box_budget_and_limit():
     models = with_volume(patients(4, 2), 300.0)
     standard = optimised.judged(models, np.ones(len(SLOTS)), optimised.standard_factor(True))
@@ -61,6 +63,7 @@ def test_optimised_schedules_keep_box_budget_and_limit():
     assert (found.blasts <= np.where(standard.blasts < 5.0, 5.0, standard.blasts) * (1.0 + 1e-6)).all()
 
 
+@pytest.mark.slow
 def test_three_stages_against_an_integrator_and_gompertz_without_drug():
     """White cells under a constant kill, G-CSF held at its baseline; untreated blasts in closed form."""
     growth = 0.02
@@ -95,6 +98,7 @@ def test_three_stages_against_an_integrator_and_gompertz_without_drug():
     np.testing.assert_allclose(np.asarray(found.white)[[120, 240, 360], 0], exact, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_other_class_finds_its_own_patients_again():
     """A record of the other class, read almost without error: white cells and blasts are followed to the noise."""
     models, law = other.described(0.2 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 8))), jnp.asarray(330.0))
@@ -113,6 +117,7 @@ def _table(rng: np.random.Generator, size: int) -> loop.Table:
     return loop.Table(courses, loss.astype(float), white)
 
 
+@pytest.mark.slow
 def test_a_loop_that_sees_nothing_is_open_and_one_that_sees_gains():
     rng = np.random.default_rng(0)
     cloud, truth = _table(rng, 60), _table(rng, 8)

@@ -107,6 +107,7 @@ def test_the_model_starts_at_the_first_volume_and_dose_only_lowers_it() -> None:
     assert (model.volume(days, start, zero, forty)[1:] < model.volume(days, start, zero, ten)[1:]).all()
 
 
+@pytest.mark.slow
 def test_a_hidden_arm_says_nothing_and_the_mode_is_found() -> None:
     animals = animals_of(table_of(ADDITIVE))
     arm = animals.combinations[0]

@@ -14,6 +14,7 @@ from tumortwin.control import Nearest, Region
 from tumortwin.treatments import Course
 
 
+@pytest.mark.slow
 def test_the_set_is_128_schedules_of_equal_dose_that_all_differ():
     every, parts = every_schedule(), Neoadjuvant()
     assert every.shape == (128, 6)
@@ -87,6 +88,7 @@ def test_log_kill_without_escape_on_exponential_growth_is_exact():
     )
 
 
+@pytest.mark.slow
 def test_gradient_between_whole_numbers():
     draw, parts = jax.tree.map(lambda x: x[0], draws(1, 1)), Neoadjuvant(whole=False)
     loss = jax.jit(lambda u: LastLogBurden()(functools.partial(burden, steps=60)(draw, parts.schedule(u))))

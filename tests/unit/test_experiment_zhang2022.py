@@ -68,6 +68,7 @@ def test_the_fast_solver_is_of_second_order_and_positive() -> None:
     assert all(float(x[0]) > 0 for x in coarse)
 
 
+@pytest.mark.slow
 def test_records_follow_the_adaptive_solver() -> None:
     model = published(6000.0, 200.0, 6.0)
     days, on = jnp.asarray([0.0, 25.0, 60.0, 90.0, 130.0]), jnp.asarray([0.0, 1.0, 1.0, 0.0, 0.0])
@@ -167,6 +168,7 @@ def forecast(visits: Visits, learned: tuple[list[Node], Population, np.ndarray])
     return found.given, found.ruled
 
 
+@pytest.mark.slow
 def test_a_forecast_knows_nothing_later(learned: tuple[list[Node], Population, np.ndarray]) -> None:
     """Later PSA changes neither forecast; a later drug changes the one under the given drug alone."""
     visits = two_cycles()
@@ -207,6 +209,7 @@ def test_the_floor_matters_for_a_small_burden() -> None:
     np.testing.assert_allclose(reading_variance(burden, first, error), [0.01 + 0.0009, 0.01 + 1.0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_choice_has_its_likelihood() -> None:
     visits, points = two_cycles(), design(4)
     found = population_module.likelihoods(visits, points)

@@ -67,6 +67,7 @@ def test_a_table_of_subjects_shares_one_network():
     np.testing.assert_allclose(table[7], one, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_fixed_steps_agree_with_steps_that_keep_a_tolerance():
     for name in ("hybrid flow", "hybrid rates"):
         model = RATES[name].model
@@ -98,6 +99,7 @@ def test_gradients_through_solver_and_network_against_finite_differences(name):
         assert abs(float(by_scale[path]) - slope) < GRADIENT * max(abs(slope), 1e-2), path
 
 
+@pytest.mark.slow
 def test_the_weights_have_a_prior_whose_mode_is_the_mechanism():
     model = m.with_closure(m.Exponential(0.1, 5.0), untrained(m.Exponential(0.1, 5.0)))
     count = model.closure.network.weights.size
@@ -157,6 +159,7 @@ def test_an_untrained_hybrid_on_a_grid_equals_its_mechanism():
     np.testing.assert_allclose(found, expected, rtol=IDENTITY)
 
 
+@pytest.mark.slow
 def test_a_hybrid_on_a_grid_against_scipy_and_to_second_order_in_time():
     """The order without fractions: one that falls within a step adds an error of first order, which is small."""
     off = []

@@ -83,6 +83,7 @@ def test_snapshots_that_carry_nothing_are_refused(start, rows, count, words):
         pod_basis(start, [rows], count)
 
 
+@pytest.mark.slow
 def test_with_a_mode_for_every_voxel_it_is_the_solver():
     """Nothing is left out, so the same steps give the same tumor: front correction, fractions and drug included."""
     shape = (4, 3, 2)
@@ -129,6 +130,7 @@ def test_the_operators_are_the_projected_equations_and_the_sketch_measures_the_r
 # --- its errors ---
 
 
+@pytest.mark.slow
 def test_more_modes_err_less_and_the_estimate_follows():
     errors, estimates = [], []
     for modes in (4, 8, 14):

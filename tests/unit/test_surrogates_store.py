@@ -23,6 +23,7 @@ def stored(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_written_to_the_bit(stored):
     read, facts = read_surrogate(stored)
     assert facts == {"seed": 1, "note": "tiny"}

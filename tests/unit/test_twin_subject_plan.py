@@ -115,6 +115,7 @@ def test_a_solve_that_goes_on_from_a_state_is_the_whole_solve(law):
     assert bool(rest.succeeded)
 
 
+@pytest.mark.slow
 def test_plans_are_chosen_and_judged_on_different_draws_and_compared_with_the_one_in_common():
     problem, told = problem_of(), posterior()
     limits = (CumulativeDose("drug", 1.0),)

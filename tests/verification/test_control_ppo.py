@@ -49,6 +49,7 @@ def mean_return(transition, reward, choice):
     return float(np.linalg.solve(np.eye(STATES) - DISCOUNT * matrix, gained).mean())
 
 
+@pytest.mark.slow
 def test_it_comes_close_to_dynamic_programming_and_beats_chance():
     transition, reward = process()
     exact = value_iteration(MarkovDecision.dense(transition, -reward), DISCOUNT)

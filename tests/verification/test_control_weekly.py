@@ -37,6 +37,7 @@ def projected():
     return optimize(case(), ProjectedGradient(WEEKS.uniform(2.0, 9.0), start_step=7.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "loss"),
     [(ScipyGradient(starts=3), 0.01), (CovarianceAdaptation(evaluations=700), 0.1)],
