@@ -3,6 +3,7 @@
 dN/dt = rho N (1 - N/K) between fractions, N -> N exp(-alpha d (1 + d/r)) at a fraction.
 """
 
+import dataclasses
 import itertools
 import json
 
@@ -24,6 +25,7 @@ from tumortwin.control import (
     PlanningProblem,
     PlanVariables,
     ProjectedGradient,
+    Recommendation,
     StartWindow,
     TimeToProgression,
     TotalDose,
@@ -35,6 +37,7 @@ from tumortwin.control import (
     recommend,
     risk_gradient,
 )
+from tumortwin.control._comparison import compare_judged, judge
 from tumortwin.treatments import survival
 
 WEEKS = WeeklyFractions()
@@ -435,6 +438,28 @@ def test_a_fresh_draw_that_fails_is_left_out_of_every_plans_outcomes():
     assert found.comparison.failed_draws == 1
     assert {name: values.shape for name, values in found.outcomes.items()} == dict.fromkeys(found.outcomes, (15,))
     assert np.isfinite([*found.outcomes.values()]).all()
+
+
+def test_a_gain_the_size_of_rounding_is_none_and_a_loss_is_said_to_be_one():
+    case = problem(MeanLogBurden(0.0, END)).with_draws(draws(16))
+    found = recommend(case, ProjectedGradient(SOC), SOC, fresh_draws=draws(16, 3), key=jax.random.key(2))
+    assert "no gain" not in found.describe() and "worse" not in found.describe()
+    standard = judge(case, found.standard_of_care)
+
+    def beside(change: np.ndarray) -> Recommendation:
+        """The recommendation, as if the plan's losses were the standard's and a change."""
+        ours = dataclasses.replace(standard, losses=standard.losses + change)
+        return dataclasses.replace(found, comparison=compare_judged(ours, standard, key=jax.random.key(0)))
+
+    size = np.abs(standard.losses)
+    for rounding in (-1e-13 * size, 1e-13 * size):
+        entries = beside(rounding).comparison.entries
+        assert entries["mean_log_burden.probability_of_benefit"].value == 0.0
+        assert entries["mean_log_burden.fraction_without_benefit"].value == 0.0
+    either = np.where(np.arange(16) % 2, 0.1, -0.1)[None]
+    assert "no gain is shown" in beside(either).describe()
+    assert "not recommended" in beside(np.full((1, 16), 0.1)).describe()
+    assert beside(np.full((1, 16), -0.1)).comparison.entries["mean_log_burden.probability_of_benefit"].value == 1.0
 
 
 def test_a_limit_for_another_tissue_holds_at_equal_normal_tissue_effect_too():

@@ -88,8 +88,8 @@ def compare(
 
     - `expected_gain` E[g]: paired bootstrap 95 % interval (uncertainty from the finite number of draws);
     - `gain_over_draws`: median with the central 95 % of g over draws (what one patient may meet: the posterior);
-    - `probability_of_benefit` P(g > 0), `fraction_without_benefit` P(g < minimal gain), with Wilson intervals at the
-      effective sample size;
+    - `probability_of_benefit` P(g > tie), `fraction_without_benefit` P(g < minimal gain - tie), with Wilson intervals
+      at the effective sample size; a gain within `TIE` = 1e-10 of the losses' own size is rounding, and no gain;
     - `cvar_gain` CVaR(loss of reference) - CVaR(loss of plan); `worst_gain`: mean gain of the fifth that gains least.
 
     Toxicity (of radiotherapy total dose, BED_3, EQD2_3, BED_10, largest fraction; of a drug its cumulative dose and
@@ -155,6 +155,7 @@ def compare_judged(
     return Comparison(plan.plan.name, reference.plan.name, entries, gains, minimal, level, int((~usable).sum()))
 
 
+TIE = 1e-10  # of a loss: sums of the same numbers in another order differ by less
 RESAMPLED = ("expected_gain", "cvar_gain", "worst_gain")
 
 
@@ -167,7 +168,8 @@ def _gain_entries(
     spread = central_interval(gain, CONFIDENCE, weights)
     entries["gain_over_draws"] = Estimate(float(quantile(gain, 0.5, weights)), *spread, unit, DRAWS)
     effective = 1.0 / float((weights**2).sum())
-    for name, holds in (("probability_of_benefit", gain > 0.0), ("fraction_without_benefit", gain < minimal)):
+    tie = TIE * np.maximum(np.abs(losses[0]), np.abs(losses[1]))
+    for name, holds in (("probability_of_benefit", gain > tie), ("fraction_without_benefit", gain < minimal - tie)):
         share = min(float(weights[holds].sum()), 1.0)
         found = wilson(share * effective, effective)
         entries[name] = Estimate(found.value, found.low, found.high, units.FRACTION, WILSON)
@@ -202,8 +204,16 @@ def _bootstrap(
 def _toxicity_entries(plan: Plan, reference: Plan) -> dict[str, Estimate]:
     return {
         f"toxicity.{name}_change": Estimate(
-            value - reference.toxicity[name], None, None, units.DOSE if name.endswith("_gy") else units.FRACTION
+            _change(value, reference.toxicity[name]),
+            None,
+            None,
+            units.DOSE if name.endswith("_gy") else units.FRACTION,
         )
         for name, value in plan.toxicity.items()
         if name in reference.toxicity
     }
+
+
+def _change(value: float, before: float) -> float:
+    """The difference, 0 where it is rounding."""
+    return value - before if abs(value - before) > TIE * max(abs(value), abs(before)) else 0.0

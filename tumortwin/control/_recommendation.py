@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from tumortwin.control._comparison import Comparison, Judged, compare_judged, judge
+from tumortwin.control._comparison import Comparison, Estimate, Judged, compare_judged, judge
 from tumortwin.control._constraint import (
     AbstractConstraint,
     AbstractDoseConstraint,
@@ -98,7 +98,7 @@ class Recommendation:
             parts.append(
                 f"{label}: expected gain {gain.value:.3g} {gain.unit} (95 % {gain.low:.3g} to {gain.high:.3g}), "
                 f"probability of benefit {chance.value:.0%}, no relevant benefit (gain below {minimal:g}) "
-                f"in {none.value:.0%} of draws."
+                f"in {none.value:.0%} of draws.{_warning(gain)}"
             )
         return " ".join([*parts, *self._price()])
 
@@ -113,6 +113,15 @@ class Recommendation:
                 before = self.standard_of_care.toxicity[f"{agent}_total"]
                 found.append(f"It changes the dose of {agent} by {entry.value:+.3g} of {before:.3g}.")
         return found
+
+
+def _warning(gain: Estimate) -> str:
+    """What a reader of a recommendation must know first: that fresh draws do not bear it out."""
+    if gain.low is None or gain.high is None or gain.low > 0.0:
+        return ""
+    if gain.high < 0.0:
+        return " On these draws the plan is worse than what it is compared with: it is not recommended."
+    return " On these draws no gain is shown."
 
 
 def with_effect_of(constraints: Sequence[AbstractConstraint], reference: Plan) -> tuple[AbstractConstraint, ...]:
