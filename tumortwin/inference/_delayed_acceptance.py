@@ -17,7 +17,7 @@ from tumortwin.inference._problem import AbstractProblem, Problem
 
 # Roberts & Rosenthal (2001), Stat. Sci. 16:351: scale and acceptance of a random walk on a normal target.
 WALK, WANTED = 2.38, 0.234
-ROUNDS = 6  # of the search, each with the covariance that the one before has found
+ROUNDS = 10  # of the search, each with the covariance that the one before has found
 GAIN = 1.0  # the log of a scale changes by at most this for one proposal, and by less and less
 ATTEMPTS = 1000  # points tried for every chain until one is possible
 HALFWAY = 0.5
@@ -46,8 +46,9 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
     `warmup` and `draws` each; `chunk` transitions a step; `vectorized`: chains side by side (small states) or one after
     another (3-D; a proposal that ended where it began is then really not solved).
 
-    **Good values:** inner 10-50 (some five steps a parameter and more, as they are nearly free); direct .05-.1; warmup
-    20-50, since the chains start in the surrogate's posterior.
+    **Good values:** inner 10-50 (some five steps a parameter and more, as they are nearly free); direct .05-.1; search
+    500 steps a round (ten rounds) and more: a ridge a hundred times as long as wide was not found by 200; warmup 20-50,
+    since the chains start in the surrogate's posterior.
 
     **Limits:** (mathematical) where the surrogate's tails are thinner than the model's, pi / pi* has no bound and a
     chain may sit in a tail for long; R-hat and the effective draws of several chains say so late. A surrogate with one
@@ -60,7 +61,7 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
     surrogate: AbstractProblem
     inner: int = 25
     direct: float = 0.05
-    search: int = 1200
+    search: int = 5000
     chains: int = 4
     warmup: int = 25
     draws: int = 250
