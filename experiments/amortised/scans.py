@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from experiments.amortised.study import Case, unconstrained
@@ -26,8 +27,8 @@ def case(
     return Case("glioma", base, simulator, features, patients, glioma.JUDGED, glioma.SHORT, sampler), bank
 
 
-def _coordinates(base: Problem, bank: BankCalibrator) -> Any:
+def _coordinates(base: Problem, bank: BankCalibrator) -> np.ndarray:
     """z of the members; the noise, which the simulator draws anew, at its median."""
     values = {path: jnp.asarray(bank.values[path]) for path in (glioma.DIFFUSIVITY, glioma.RATE)}
     noise = base.prior.quantile(0.5)[glioma.NOISE]
-    return unconstrained(base, {**values, glioma.NOISE: jnp.full(len(bank.predictions), noise)})
+    return np.asarray(unconstrained(base, {**values, glioma.NOISE: jnp.full(len(bank.predictions), noise)}))
