@@ -31,7 +31,7 @@ class Case:
 
     name: str
     problem: Problem
-    inputs: Callable[[ReactionDiffusion], Float[Array, " input"]]
+    inputs: Callable[[Any], Float[Array, " input"]]
 
 
 def two_maps(key: Array) -> Case:
