@@ -15,6 +15,7 @@ from tumortwin.inference._convergence import convergence as convergence
 from tumortwin.inference._convergence import require_converged as require_converged
 from tumortwin.inference._correlation import correlation_volume as correlation_volume
 from tumortwin.inference._correlation import reweight as reweight
+from tumortwin.inference._delayed_acceptance import DelayedAcceptanceCalibrator as DelayedAcceptanceCalibrator
 from tumortwin.inference._diagnostics import Coverage as Coverage
 from tumortwin.inference._diagnostics import coverage as coverage
 from tumortwin.inference._diagnostics import covers as covers
