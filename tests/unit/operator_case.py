@@ -38,7 +38,7 @@ SOLVER = FixedSteps(max_step=10.0, max_diffusivity=0.6)
 DAYS = (20.0, 60.0)
 LEVELS = {"flair": 0.25, "t1gd": 0.6}
 SETTINGS = OperatorSettings(modes=3, width=6, blocks=1, members=2, hidden=8, level=0.8, tolerance=0.8, domain_level=0.8)
-VARIATION = Variation(wander=8.0)
+VARIATION, COURSES = Variation(wander=8.0), CourseSettings(radius=(5.0, 10.0))
 PATHS = {"D": "mechanisms.diffusion.white_matter", "rho": "mechanisms.proliferation.rate"}
 
 
@@ -82,7 +82,7 @@ def template(spacing: float = SPACING, shape=SHAPE, front_correction: bool = Tru
 def courses(count: int = 16, first: int = 0) -> Courses:
     """Solved courses; those of other numbers have other anatomies."""
     numbers = range(first, first + count)
-    inputs = draw_inputs(template(), brain(), VARIATION, CourseSettings(radius=(5.0, 10.0)), numbers, (3,))
+    inputs = draw_inputs(template(), brain(), VARIATION, COURSES, numbers, (3,))
     starts = grow_starts(template(), inputs, SOLVER)
     values = sobol_design(prior(), first + count, seed=1).rows(slice(first, None)).values
     return solve_courses(template(), values, starts, np.asarray(numbers), DAYS, SOLVER)

@@ -54,6 +54,7 @@ from tumortwin.surrogates.fno import course_summaries as course_summaries
 from tumortwin.surrogates.fno import course_values as course_values
 from tumortwin.surrogates.fno import draw_anatomy as draw_anatomy
 from tumortwin.surrogates.fno import draw_inputs as draw_inputs
+from tumortwin.surrogates.fno import draw_schedule as draw_schedule
 from tumortwin.surrogates.fno import expected_values as expected_values
 from tumortwin.surrogates.fno import features_of as features_of
 from tumortwin.surrogates.fno import fit_operator as fit_operator

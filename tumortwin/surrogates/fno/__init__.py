@@ -13,6 +13,7 @@ from tumortwin.surrogates.fno._courses import CourseSettings as CourseSettings
 from tumortwin.surrogates.fno._courses import course_model as course_model
 from tumortwin.surrogates.fno._courses import course_schedule as course_schedule
 from tumortwin.surrogates.fno._courses import draw_inputs as draw_inputs
+from tumortwin.surrogates.fno._courses import draw_schedule as draw_schedule
 from tumortwin.surrogates.fno._courses import grow_starts as grow_starts
 from tumortwin.surrogates.fno._courses import solve_courses as solve_courses
 from tumortwin.surrogates.fno._fit import OperatorLoss as OperatorLoss

@@ -123,11 +123,11 @@ def draw_inputs(
         drawn = draw_anatomy(brain, grid.shape, grid.spacing[0], variation, random)
         radius = random.uniform(*settings.radius)
         length = float(np.exp(random.uniform(*np.log(settings.front_length))))
-        rows.append(drawn._asdict() | {"radius": radius, "front_length": length} | _schedule(settings, random))
+        rows.append(drawn._asdict() | {"radius": radius, "front_length": length} | draw_schedule(settings, random))
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
-def _schedule(settings: CourseSettings, random: np.random.Generator) -> Arrays:
+def draw_schedule(settings: CourseSettings, random: np.random.Generator) -> Arrays:
     """Times and doses of one schedule, filled up with doses of 0."""
     first = round(random.uniform(*settings.first_day))
     count, dose = settings.regimens[random.integers(len(settings.regimens))]

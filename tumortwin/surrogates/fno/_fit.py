@@ -232,7 +232,7 @@ def _compared(surrogate: FnoSurrogate, days: tuple[float, ...], values: Any, inp
             "ours": surrogate.read_field(TumorState(field)),
             "theirs": surrogate.read_field(TumorState(density)),
             "vouched": result == RESULTS.successful,
-            "inside": surrogate.inside(model),
+            "inside": surrogate.familiar(model, summary),
         }
 
     return jax.lax.map(one, (values, inputs, truth))

@@ -149,10 +149,13 @@ class FnoSurrogate(AbstractSurrogate):
         self, model: ReactionDiffusion, density: Array, estimate: Array, summary: Float[Array, "time number"]
     ) -> RESULTS:
         """Whether the surrogate vouches for an answer."""
-        known = jnp.all((summary >= self.lowest[None]) & (summary <= self.highest[None]))
-        right = self.inside(model) & known & (jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance)
+        right = self.familiar(model, summary) & (jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance)
         result = RESULTS.where(right, RESULTS.successful, RESULTS.outside_domain)
         return RESULTS.where(jnp.all(jnp.isfinite(density)), result, RESULTS.nonfinite)
+
+    def familiar(self, model: ReactionDiffusion, summary: Float[Array, "time number"]) -> Bool[Array, ""]:
+        """`inside`, and treatment and time (their standardized summary) within what was trained on."""
+        return self.inside(model) & jnp.all((summary >= self.lowest[None]) & (summary <= self.highest[None]))
 
     def inside(self, model: ReactionDiffusion) -> Bool[Array, ""]:
         """Whether parameters, anatomy and start are among those that it was trained on."""
