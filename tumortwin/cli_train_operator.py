@@ -169,7 +169,7 @@ def stored_courses(
     with run.progress.task(f"courses: {name}", total=count) as bar:
         for first in range(0, count, size):
             path = run.path(name, f"chunk_{first // size:04d}.zarr")
-            rows, numbers = design.rows(slice(first, first + size)), np.arange(first, min(first + size, count))
+            rows, numbers = design.rows(slice(first, first + size)), range(first, min(first + size, count))
             if not path.is_dir():
                 varied = case.variation if variation is None else variation
                 drawn = draw_inputs(
@@ -177,7 +177,7 @@ def stored_courses(
                 )
                 starts = grow_starts(case.template, drawn, case.solver)
                 found = solve_courses(
-                    case.template, rows.values, starts, numbers, days, case.solver, estimate_error=sobol
+                    case.template, rows.values, starts, np.asarray(numbers), days, case.solver, estimate_error=sobol
                 )
                 write_samples(path, found.flat(), _attributes(case, name, first, days))
             arrays, attrs = read_samples(path)

@@ -96,13 +96,13 @@ def test_growth_and_kill_of_a_voxel_are_those_of_its_equation():
 
 
 def test_the_modes_are_scipys_cosines_and_mixing_is_one_matrix_a_mode():
-    assert np.allclose(cosines(7, 4), scipy.fft.dct(np.eye(7), norm="ortho", axis=0).T[:, :4])
+    assert np.allclose(cosines(7, 4), np.asarray(scipy.fft.dct(np.eye(7), norm="ortho", axis=0)).T[:, :4])
     block = begin_networks(case.SETTINGS, key=jax.random.key(1), dtype=jnp.float64)[0].blocks[0]
     h = np.random.default_rng(0).normal(size=(6, *case.SHAPE))
-    low = scipy.fft.dctn(h, axes=(1, 2, 3), norm="ortho")
+    low = np.asarray(scipy.fft.dctn(h, axes=(1, 2, 3), norm="ortho"))
     mixed = np.zeros_like(low)
     mixed[:, :3, :3, :3] = np.einsum("cijk,ijkcd->dijk", low[:, :3, :3, :3], np.asarray(block.spectral))
-    back = scipy.fft.idctn(mixed, axes=(1, 2, 3), norm="ortho")
+    back = np.asarray(scipy.fft.idctn(mixed, axes=(1, 2, 3), norm="ortho"))
     np.testing.assert_allclose(block.mix(jnp.asarray(h)), back, atol=1e-12)
 
 

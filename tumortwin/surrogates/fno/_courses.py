@@ -189,7 +189,9 @@ def solve_courses(
     """The model's own answer at `days` from the starts of `inputs` (`grow_starts`, or a patient's)."""
     asked = tuple(float(d) for d in days)
     rows = ({p: np.asarray(v) for p, v in values.items()}, dict(inputs))
-    density, error, succeeded = in_chunks(lambda part: _solved(template, solver, *part, asked, estimate_error), rows)
+    density, error, succeeded = in_chunks(
+        lambda part: _solved(template, solver, part[0], part[1], asked, estimate_error), rows
+    )
     return Courses(
         asked, rows[0], inputs, np.asarray(density), np.asarray(error), np.asarray(succeeded), np.asarray(anatomy)
     )
@@ -205,7 +207,7 @@ def _solved(
     estimate_error: bool,
 ) -> tuple[Array, Array, Array]:
     def one(row: tuple[Mapping[str, Array], Mapping[str, Array]]) -> tuple[Array, Array, Array]:
-        model, schedule = course_model(template, *row), course_schedule(template, row[1])
+        model, schedule = course_model(template, row[0], row[1]), course_schedule(template, row[1])
         found = simulate(model, schedule, days, solver, estimate_error=estimate_error)
         return found.states.density, found.error_estimate, found.succeeded
 
