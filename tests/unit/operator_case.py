@@ -79,19 +79,19 @@ def template(spacing: float = SPACING, shape=SHAPE, front_correction: bool = Tru
 
 
 @functools.cache
-def courses(count: int = 16, first: int = 0) -> Courses:
+def courses(count: int = 32, first: int = 0) -> Courses:
     """Solved courses; those of other numbers have other anatomies."""
     numbers = range(first, first + count)
     inputs = draw_inputs(template(), brain(), VARIATION, COURSES, numbers, (3,))
     starts = grow_starts(template(), inputs, SOLVER)
     values = sobol_design(prior(), first + count, seed=1).rows(slice(first, None)).values
-    return solve_courses(template(), values, starts, np.asarray(numbers), DAYS, SOLVER)
+    return solve_courses(template(), values, starts, np.asarray(numbers), DAYS, SOLVER, estimate_error=False)
 
 
 def expected(count: int = 300) -> dict[str, np.ndarray]:
     """What will be asked for, for the limits of the domain."""
     drawn = random_design(prior(), count, key=jax.random.key(3)).values
-    return expected_values(course_features(template(), courses(12, 100).inputs), drawn)
+    return expected_values(course_features(template(), courses(48, 100).inputs), drawn)
 
 
 def fitted(training: Training, known: Courses | None = None, **how):

@@ -135,16 +135,16 @@ def _pod_skeleton(s: Mapping[str, Any]) -> PodSurrogate:
 
 
 def _fno_structure(surrogate: FnoSurrogate) -> dict[str, Any]:
-    first = surrogate.networks[0]
+    networks = surrogate.networks
     return {
         **_model_structure(surrogate.model),
         **_conscience_structure(surrogate),
-        "modes": first.blocks[0].spectral.shape[0],
-        "width": first.lift.bias.shape[0],
-        "blocks": len(first.blocks),
-        "members": len(surrogate.networks),
-        "hidden": first.reader[0].bias.shape[0],
-        "weights": str(first.dtype),
+        "modes": networks.blocks[0].spectral.shape[1],
+        "width": networks.lift.bias.shape[1],
+        "blocks": len(networks.blocks),
+        "members": surrogate.members,
+        "hidden": networks.reader[0].bias.shape[1],
+        "weights": str(networks.dtype),
     }
 
 

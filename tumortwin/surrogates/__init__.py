@@ -61,6 +61,7 @@ from tumortwin.surrogates.fno import fit_operator as fit_operator
 from tumortwin.surrogates.fno import grow_starts as grow_starts
 from tumortwin.surrogates.fno import held_out_batches as held_out_batches
 from tumortwin.surrogates.fno import hold_operator_against as hold_operator_against
+from tumortwin.surrogates.fno import member_densities as member_densities
 from tumortwin.surrogates.fno import operator_batches as operator_batches
 from tumortwin.surrogates.fno import operator_density as operator_density
 from tumortwin.surrogates.fno import reacted as reacted

@@ -42,7 +42,7 @@ class AbstractSurrogate(eqx.Module):
     without knowing that it has one; `StandIn` solves the model itself there.
 
     `model`: the model that it was trained on; its tissue is the anatomy, its start the start it was trained from. It
-    is asked with models of the same anatomy and mechanisms, whose parameters differ (`at`).
+    is asked with models whose parameters differ (`at`), and with other anatomies and starts where its kind allows it.
     """
 
     model: eqx.AbstractVar[ReactionDiffusion]
@@ -71,13 +71,13 @@ class AbstractSurrogate(eqx.Module):
         """The model with other parameter values (numbers or scalar arrays), by path."""
         return set_parameters(self.model, values)
 
+    @abc.abstractmethod
     def check(self, model: ReactionDiffusion) -> None:
-        """That `model` is one that this surrogate can stand for: the same mechanisms on the same voxels and tissue.
+        """That `model` is one that this surrogate can stand for: the same mechanisms on the same voxels.
 
-        **Raises:** `ValueError` for another grid spacing or shape, another tissue, other mechanisms. Values must be
-        concrete: call it once, outside of compiled code.
+        **Raises:** `ValueError` for another grid spacing or shape, or other mechanisms, and for another tissue where
+        the surrogate is one of a single anatomy.
         """
-        same_model(self.model, model)
 
 
 def density_quantities(

@@ -34,4 +34,5 @@ from tumortwin.surrogates.fno._operator import weight_count as weight_count
 from tumortwin.surrogates.fno._surrogate import FnoSurrogate as FnoSurrogate
 from tumortwin.surrogates.fno._surrogate import asked_of as asked_of
 from tumortwin.surrogates.fno._surrogate import features_of as features_of
+from tumortwin.surrogates.fno._surrogate import member_densities as member_densities
 from tumortwin.surrogates.fno._surrogate import operator_density as operator_density

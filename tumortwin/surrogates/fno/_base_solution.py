@@ -70,7 +70,8 @@ def summary_of(
     maps = reacted(rate, kill, days)
     path = jnp.stack([kill.cumulative(share * days) for share in SHARES], axis=1)
     length = jnp.broadcast_to(jnp.log(jnp.sqrt(diffusivity / rate) / edge), days.shape)
-    numbers = (jnp.sqrt(diffusivity * days) / edge, rate * days, length)
+    # The root of each: on day 0 that of the product has no slope.
+    numbers = (jnp.sqrt(diffusivity) * jnp.sqrt(days) / edge, rate * days, length)
     return jnp.column_stack([*numbers, path, jnp.log1p(maps.lost), jnp.log1p(days)]), maps
 
 

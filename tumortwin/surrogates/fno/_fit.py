@@ -20,7 +20,7 @@ from tumortwin.surrogates._held_out import HeldOut, calibrated_error, field_erro
 from tumortwin.surrogates.fno._base_solution import SUMMARY, summary_of
 from tumortwin.surrogates.fno._courses import Courses, course_model, course_schedule
 from tumortwin.surrogates.fno._operator import FourierOperator, OperatorSettings
-from tumortwin.surrogates.fno._surrogate import FIELDS, FnoSurrogate, asked_of, features_of, operator_density
+from tumortwin.surrogates.fno._surrogate import FIELDS, FnoSurrogate, asked_of, features_of, member_densities
 
 NAME = "operator"
 # Beyond what the summary of the training courses reaches, in shares of its range.
@@ -37,15 +37,16 @@ class OperatorLoss(eqx.Module):
     center: Float[Array, " number"]
     scale: Float[Array, " number"]
 
-    def __call__(self, networks: tuple[FourierOperator, ...], data: Mapping[str, Any]) -> Float[Array, ""]:
+    def __call__(self, networks: FourierOperator, data: Mapping[str, Any]) -> Float[Array, ""]:
         def one(row: Mapping[str, Any]) -> Array:
             model = course_model(self.template, row["values"], row["inputs"])
             schedule = course_schedule(self.template, row["inputs"])
-            asked = asked_of(model, schedule, row["day"][None], self.center, self.scale, networks[0].dtype)
-            target = row["target"].astype(networks[0].dtype)
-            off = [jnp.sum((operator_density(network, asked)[0] - target) ** 2) for network in networks]
+            asked = asked_of(model, schedule, row["day"][None], self.center, self.scale, networks.dtype)
+            target = row["target"].astype(networks.dtype)
+            said = member_densities(networks, asked)[:, 0]
+            off = jnp.sum((said - target[None]) ** 2, axis=(1, 2, 3))
             # 1e-12: the slope of a root at zero is no number.
-            return jnp.mean(jnp.sqrt(jnp.stack(off) / jnp.sum(target**2) + 1e-12))
+            return jnp.mean(jnp.sqrt(off / jnp.sum(target**2) + 1e-12))
 
         return jnp.mean(jax.vmap(one)(dict(data)))
 
@@ -84,10 +85,10 @@ def _batch(courses: Courses, rows: np.ndarray, day: np.ndarray, name: str) -> Ba
     return Batch(f"{name} (anatomies {who})", data)
 
 
-def begin_networks(settings: OperatorSettings, *, key: Array, dtype: Any = jnp.float32) -> tuple[FourierOperator, ...]:
-    """The networks before training."""
+def begin_networks(settings: OperatorSettings, *, key: Array, dtype: Any = jnp.float32) -> FourierOperator:
+    """The networks before training, leaves [member ...]."""
     keys = jax.random.split(key, settings.members)
-    return tuple(FourierOperator.drawn(FIELDS, SUMMARY, settings, key=k, dtype=dtype) for k in keys)
+    return jax.vmap(lambda k: FourierOperator.drawn(FIELDS, SUMMARY, settings, key=k, dtype=dtype))(keys)
 
 
 def fit_operator(

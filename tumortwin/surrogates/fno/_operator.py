@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -171,6 +170,6 @@ def cosines(n: int, modes: int) -> Float[np.ndarray, "n mode"]:
     return basis
 
 
-def weight_count(networks: Sequence[FourierOperator]) -> int:
-    """Number of weights of all networks."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(tuple(networks), eqx.is_inexact_array)))
+def weight_count(networks: FourierOperator) -> int:
+    """Number of weights of all networks together."""
+    return sum(leaf.size for leaf in jax.tree.leaves(networks))

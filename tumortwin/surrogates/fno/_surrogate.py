@@ -75,13 +75,18 @@ def operator_density(network: FourierOperator, asked: Asked) -> Float[Array, "ti
     def one(base: Array, summary: Array, reach: Array, day: Array) -> Array:
         floor = jnp.asarray(LOGIT_FLOOR, base.dtype)
         logit = jnp.log(base + floor) - jnp.log1p(floor - base)
-        spread = reach * jnp.sqrt(asked.relative)
+        spread = reach * _root(asked.relative)
         fields = jnp.stack([asked.start, base, logit / 10.0, asked.relative, asked.inside, spread / 3.0])
         moved = jax.nn.sigmoid(logit + network(fields, summary, asked.faces))
         taken = -jnp.expm1(-day / HANDOVER)
         return asked.inside * ((1.0 - taken) * base + taken * moved)
 
     return jax.vmap(one)(asked.base, asked.summary, asked.reach, asked.day)
+
+
+def member_densities(networks: FourierOperator, asked: Asked) -> Float[Array, "member time x y z"]:
+    """The densities that each of the networks [member ...] says."""
+    return jax.vmap(lambda network: operator_density(network, asked))(networks)
 
 
 class FnoSurrogate(AbstractSurrogate):
@@ -93,7 +98,8 @@ class FnoSurrogate(AbstractSurrogate):
     of every day is within what was trained on (`lowest`, `highest`), the diffusivity below the solver's bound,
     everything finite, and the bound at all days below `error.tolerance`.
 
-    **Arguments:** `model`: any model on that grid, the one that `at` changes (`on`: another patient's); `center`,
+    **Arguments:** `model`: any model on that grid, the one that `at` changes (`on`: another patient's); `networks`,
+    their leaves [member ...]; `center`,
     `scale`, `lowest`, `highest` of the summary [number]; `levels` name -> density [1] whose volumes are quantities;
     `solver` of the training; `horizon` [day].
 
@@ -102,7 +108,7 @@ class FnoSurrogate(AbstractSurrogate):
     """
 
     model: ReactionDiffusion
-    networks: tuple[FourierOperator, ...]
+    networks: FourierOperator
     center: Float[Array, " number"]
     scale: Float[Array, " number"]
     lowest: Float[Array, " number"]
@@ -118,7 +124,7 @@ class FnoSurrogate(AbstractSurrogate):
         density, estimate, summary = self.answer(model, schedule, ts)
         result, bound = self.judge(model, density, estimate, summary), self.error.density_bound(estimate)
         days = tuple(float(t) for t in ts)
-        return Trajectory(jnp.asarray(days), TumorState(density), result, bound, {"networks": len(self.networks)})
+        return Trajectory(jnp.asarray(days), TumorState(density), result, bound, {"members": self.members})
 
     def answer(
         self, model: ReactionDiffusion, schedule: Schedule, ts: Sequence[float]
@@ -133,11 +139,12 @@ class FnoSurrogate(AbstractSurrogate):
                 f"required: increasing days from 0 to the surrogate's horizon, {self.horizon:g}; received: {days}"
             )
         self.check(model)
-        asked = asked_of(model, schedule, jnp.asarray(days), self.center, self.scale, self.networks[0].dtype)
-        said = jnp.stack([operator_density(network, asked) for network in self.networks])
+        asked = asked_of(model, schedule, jnp.asarray(days), self.center, self.scale, self.networks.dtype)
+        said = member_densities(self.networks, asked)
         mean = jnp.mean(said, axis=0)
-        size = _norm(mean)
-        spread = jnp.sqrt(jnp.mean(_norm(said - mean[None]) ** 2, axis=0)) / jnp.where(size > 0, size, 1.0)
+        size = _root(jnp.sum(mean**2, axis=(1, 2, 3)))
+        apart = jnp.mean(jnp.sum((said - mean[None]) ** 2, axis=(2, 3, 4)), axis=0)
+        spread = _root(apart) / jnp.where(size > 0, size, 1.0)
         start = model.initial.state(model.tissue).density
         density = mean.astype(start.dtype)
         if days[0] == 0.0:
@@ -202,6 +209,11 @@ class FnoSurrogate(AbstractSurrogate):
         return dataclasses.replace(self, model=model)
 
     @property
+    def members(self) -> int:
+        """Number of networks."""
+        return self.networks.lift.bias.shape[0]
+
+    @property
     def quantity_names(self) -> tuple[str, ...]:
         """What `quantities` returns."""
         return (MASS, *sorted(self.levels))
@@ -242,8 +254,10 @@ def features_of(model: ReactionDiffusion) -> dict[str, Float[Array, ""]]:
     }
 
 
-def _norm(x: Float[Array, "... x y z"]) -> Float[Array, "..."]:
-    return jnp.sqrt(jnp.sum(x**2, axis=(-3, -2, -1)))
+def _root(x: Array) -> Array:
+    """The square root of numbers of at least 0; its slope at 0 is 0, not infinite."""
+    above = x > 0
+    return jnp.where(above, jnp.sqrt(jnp.where(above, x, 1.0)), 0.0)
 
 
 @eqx.filter_jit

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.params import get_parameter
 from tumortwin.solvers import RESULTS, FixedSteps, Trajectory
-from tumortwin.surrogates._base import MASS, AbstractSurrogate, Quantities, density_quantities
+from tumortwin.surrogates._base import MASS, AbstractSurrogate, Quantities, density_quantities, same_model
 from tumortwin.surrogates._domain import ParameterDomain
 from tumortwin.surrogates._error import ErrorModel
 from tumortwin.surrogates.pod._advance import ReducedState, advance
@@ -103,6 +103,13 @@ class PodSurrogate(AbstractSurrogate):
         low, high = self.operators.log_ratio
         known = self.domain.contains({path: get_parameter(model, path) for path in self.domain.paths})
         return known & (ratio >= low) & (ratio <= high) & (diffusivity <= self.solver.max_diffusivity)
+
+    def check(self, model: ReactionDiffusion) -> None:
+        """That `model` has the same mechanisms on the same voxels and tissue.
+
+        **Raises:** `ValueError` otherwise. Values must be concrete: call it once, outside of compiled code.
+        """
+        same_model(self.model, model)
 
     def begin(self, model: ReactionDiffusion) -> ReducedState:
         """The start of a model in the modes, and the norm of what they do not hold of it."""
