@@ -27,7 +27,6 @@ from tumortwin.surrogates import (
     draw_inputs,
     expected_values,
     fit_operator,
-    grow_starts,
     random_design,
     sobol_design,
     solve_courses,
@@ -83,9 +82,17 @@ def courses(count: int = 32, first: int = 0) -> Courses:
     """Solved courses; those of other numbers have other anatomies."""
     numbers = range(first, first + count)
     inputs = draw_inputs(template(), brain(), VARIATION, COURSES, numbers, (3,))
-    starts = grow_starts(template(), inputs, SOLVER)
+    starts = {**inputs, "start": _starts(inputs)}
     values = sobol_design(prior(), first + count, seed=1).rows(slice(first, None)).values
     return solve_courses(template(), values, starts, np.asarray(numbers), DAYS, SOLVER, estimate_error=False)
+
+
+def _starts(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Balls as far and as steep as they were drawn, without a solve."""
+    away = np.moveaxis(np.indices(SHAPE), 0, -1)[None] - inputs["center"][:, None, None, None]
+    distance = SPACING * np.linalg.norm(away, axis=-1)
+    radius, length = (inputs[name].reshape(-1, 1, 1, 1) for name in ("radius", "front_length"))
+    return inputs["mask"] / (1.0 + np.exp((distance - radius) / length))
 
 
 def expected(count: int = 300) -> dict[str, np.ndarray]:
