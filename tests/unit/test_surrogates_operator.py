@@ -110,11 +110,11 @@ def test_the_modes_are_scipys_cosines_and_mixing_is_one_matrix_a_mode():
     assert np.allclose(cosines(7, 4), np.asarray(scipy.fft.dct(np.eye(7), norm="ortho", axis=0)).T[:, :4])
     networks = begin_networks(case.SETTINGS, key=jax.random.key(1), dtype=jnp.float64)
     block = jax.tree.map(lambda leaf: leaf[0], networks.blocks[0])
-    h = np.random.default_rng(0).normal(size=(6, *case.SHAPE))
-    low = np.asarray(scipy.fft.dctn(h, axes=(1, 2, 3), norm="ortho"))
+    h = np.random.default_rng(0).normal(size=(*case.SHAPE, 6))
+    low = np.asarray(scipy.fft.dctn(h, axes=(0, 1, 2), norm="ortho"))
     mixed = np.zeros_like(low)
-    mixed[:, :3, :3, :3] = np.einsum("cijk,ijkcd->dijk", low[:, :3, :3, :3], np.asarray(block.spectral))
-    back = np.asarray(scipy.fft.idctn(mixed, axes=(1, 2, 3), norm="ortho"))
+    mixed[:3, :3, :3] = np.einsum("ijkc,ijkcd->ijkd", low[:3, :3, :3], np.asarray(block.spectral))
+    back = np.asarray(scipy.fft.idctn(mixed, axes=(0, 1, 2), norm="ortho"))
     np.testing.assert_allclose(block.mix(jnp.asarray(h)), back, atol=1e-12)
 
 

@@ -48,7 +48,7 @@ class OperatorLoss(eqx.Module):
             # 1e-12: the slope of a root at zero is no number.
             return jnp.mean(jnp.sqrt(off / jnp.sum(target**2) + 1e-12))
 
-        return jnp.mean(jax.vmap(one)(dict(data)))
+        return jnp.mean(jax.lax.map(one, dict(data)))
 
 
 def operator_batches(courses: Courses, size: int, *, key: Array) -> Batches:

@@ -51,9 +51,9 @@ class Affine(eqx.Module):
         weight = scale * jax.random.normal(key, (outputs, inputs), dtype) / math.sqrt(inputs)
         return cls(weight, jnp.zeros(outputs, dtype))
 
-    def __call__(self, h: Float[Array, "in *voxel"]) -> Float[Array, "out *voxel"]:
-        mixed = jnp.tensordot(self.weight, h, 1)
-        return mixed + self.bias.reshape(-1, *(1,) * (h.ndim - 1))
+    def __call__(self, h: Float[Array, "*voxel in"]) -> Float[Array, "*voxel out"]:
+        flat = h.reshape(-1, h.shape[-1]) @ self.weight.T + self.bias[None]
+        return flat.reshape(*h.shape[:-1], -1)
 
 
 class Block(eqx.Module):
@@ -86,27 +86,36 @@ class Block(eqx.Module):
 
     def __call__(
         self,
-        h: Float[Array, "channel x y z"],
+        h: Float[Array, "x y z channel"],
         faces: Faces,
         scale: Float[Array, " channel"],
         shift: Float[Array, " channel"],
-    ) -> Float[Array, "channel x y z"]:
-        mixed = self.mix(h) + self.point(h) + self.local(jax.vmap(lambda u: divergence(add_ring(u), faces))(h))
-        shape = (-1, 1, 1, 1)
-        return h + self.out(jax.nn.gelu((1.0 + scale.reshape(shape)) * mixed + shift.reshape(shape)))
+    ) -> Float[Array, "x y z channel"]:
+        mixed = self.mix(h) + self.point(h) + self.local(_diffused(h, faces))
+        modulated = (1.0 + scale)[None, None, None] * mixed + shift[None, None, None]
+        return h + self.out(jax.nn.gelu(modulated))
 
-    def mix(self, h: Float[Array, "channel x y z"]) -> Float[Array, "channel x y z"]:
-        """K h: three small matrix products there, one matrix of channels a mode, three products back."""
-        m = self.spectral.shape[0]
-        x, y, z = (jnp.asarray(cosines(n, min(m, n)), h.dtype) for n in h.shape[1:])
-        low = jnp.einsum("cxyz,zk->cxyk", h, z)
-        low = jnp.einsum("cxyk,yj->cxjk", low, y)
-        low = jnp.einsum("cxjk,xi->cijk", low, x)
-        weights = self.spectral[: x.shape[1], : y.shape[1], : z.shape[1]]
-        low = jnp.einsum("cijk,ijkcd->dijk", low, weights)
-        low = jnp.einsum("dijk,xi->dxjk", low, x)
-        low = jnp.einsum("dxjk,yj->dxyk", low, y)
-        return jnp.einsum("dxyk,zk->dxyz", low, z)
+    def mix(self, h: Float[Array, "x y z channel"]) -> Float[Array, "x y z channel"]:
+        """K h: three matrix products to the cosines, one matrix of channels a mode, three products back.
+
+        Axis after axis, each product with what follows it in memory: no copy is made in between.
+        """
+        (nx, ny, nz, c), m = h.shape, self.spectral.shape[0]
+        x, y, z = (jnp.asarray(cosines(n, min(m, n)), h.dtype) for n in (nx, ny, nz))
+        i, j, k = x.shape[1], y.shape[1], z.shape[1]
+        low = (x.T @ h.reshape(nx, -1)).reshape(i, ny, nz * c)
+        low = jnp.matmul(y.T[None], low).reshape(i * j, nz, c)
+        low = jnp.matmul(z.T[None], low).reshape(i * j * k, 1, c)
+        low = jnp.matmul(low, self.spectral[:i, :j, :k].reshape(-1, c, c)).reshape(i * j, k, c)
+        low = jnp.matmul(z[None], low).reshape(i, j, nz * c)
+        low = jnp.matmul(y[None], low).reshape(i, -1)
+        return (x @ low).reshape(nx, ny, nz, c)
+
+
+def _diffused(h: Float[Array, "x y z channel"], faces: Faces) -> Float[Array, "x y z channel"]:
+    """div(f grad h) of every channel. Channels first: XLA's slope of slices along leading axes is slow else."""
+    apart = jax.vmap(lambda u: divergence(add_ring(u), faces))(jnp.moveaxis(h, -1, 0))
+    return jnp.moveaxis(apart, 0, -1)
 
 
 class FourierOperator(eqx.Module):
@@ -114,7 +123,7 @@ class FourierOperator(eqx.Module):
 
     $$ h_0 = L\\,v, \\qquad h_{l+1} = \\mathrm{Block}_l(h_l;\\ s), \\qquad z = H\\,\\mathrm{gelu}(G\\,h_B) $$
 
-    **Arguments:** of a call: `fields` v [channel x y z]; `summary` s, standardized; `faces` of the anatomy, without
+    **Arguments:** of a call: `fields` v [x y z channel]; `summary` s, standardized; `faces` of the anatomy, without
     unit. Nothing depends on the number of voxels but the place of the modes.
 
     **Limits:** (for convenience) equivariant under flips of the axes, not under their exchange; waves shorter than the
@@ -148,13 +157,13 @@ class FourierOperator(eqx.Module):
         )
 
     def __call__(
-        self, fields: Float[Array, "channel x y z"], summary: Float[Array, " number"], faces: Faces
+        self, fields: Float[Array, "x y z channel"], summary: Float[Array, " number"], faces: Faces
     ) -> Float[Array, "x y z"]:
-        read = self.reader[1](jax.nn.gelu(self.reader[0](summary)))
+        read = self.reader[1](jax.nn.gelu(self.reader[0](summary[None])))
         h = self.lift(fields)
         for block, (scale, shift) in zip(self.blocks, read.reshape(len(self.blocks), 2, -1), strict=True):
             h = block(h, faces, scale, shift)
-        return self.head[1](jax.nn.gelu(self.head[0](h)))[0]
+        return self.head[1](jax.nn.gelu(self.head[0](h)))[..., 0]
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -72,21 +72,23 @@ def operator_density(network: FourierOperator, asked: Asked) -> Float[Array, "ti
     [0, 1]: so is u; w = 0 and a = u_0 on day 0.
     """
 
-    def one(base: Array, summary: Array, reach: Array, day: Array) -> Array:
+    def one(row: tuple[Array, Array, Array, Array]) -> Array:
+        base, summary, reach, day = row
         floor = jnp.asarray(LOGIT_FLOOR, base.dtype)
         logit = jnp.log(base + floor) - jnp.log1p(floor - base)
         spread = reach * _root(asked.relative)
-        fields = jnp.stack([asked.start, base, logit / 10.0, asked.relative, asked.inside, spread / 3.0])
+        fields = jnp.stack([asked.start, base, logit / 10.0, asked.relative, asked.inside, spread / 3.0], axis=-1)
         moved = jax.nn.sigmoid(logit + network(fields, summary, asked.faces))
         taken = -jnp.expm1(-day / HANDOVER)
         return asked.inside * ((1.0 - taken) * base + taken * moved)
 
-    return jax.vmap(one)(asked.base, asked.summary, asked.reach, asked.day)
+    # One after another: what one day is made of stays in the cache.
+    return jax.lax.map(one, (asked.base, asked.summary, asked.reach, asked.day))
 
 
 def member_densities(networks: FourierOperator, asked: Asked) -> Float[Array, "member time x y z"]:
     """The densities that each of the networks [member ...] says."""
-    return jax.vmap(lambda network: operator_density(network, asked))(networks)
+    return jax.lax.map(lambda network: operator_density(network, asked), networks)
 
 
 class FnoSurrogate(AbstractSurrogate):
