@@ -1,6 +1,7 @@
 """Anatomies that never were: boxes of a brain, somewhere else, bent, and with sharper tissue."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -118,11 +119,16 @@ def _bent(
     """A smooth random displacement [mm]: cubic between independent normal numbers every `bend_length`."""
     if variation.bend == 0.0:
         return np.zeros((3, *shape))
-    knots = [int(np.ceil(n * spacing / variation.bend_length)) + 4 for n in shape]
-    at = [1.0 + np.arange(n) * spacing / variation.bend_length for n in shape]
-    index = np.stack(np.meshgrid(*at, indexing="ij"))
-    noise = variation.bend * random.standard_normal((3, *knots))
-    return np.stack([ndimage.map_coordinates(component, index, order=3, mode="nearest") for component in noise])
+    x, y, z = (_splines(n, spacing / variation.bend_length) for n in shape)
+    noise = variation.bend * random.standard_normal((3, x.shape[1], y.shape[1], z.shape[1]))
+    return np.einsum("cijk,xi,yj,zk->cxyz", noise, x, y, z, optimize=True)
+
+
+@functools.cache
+def _splines(n: int, step: float) -> Float[np.ndarray, "n knot"]:
+    """Cubic splines through one knot each, at n points `step` apart in units of the distance between knots."""
+    knots, at = int(np.ceil(n * step)) + 4, 1.0 + np.arange(n) * step
+    return np.stack([ndimage.map_coordinates(row, at[None], order=3, mode="nearest") for row in np.eye(knots)], axis=1)
 
 
 def _classified(

@@ -21,7 +21,7 @@ class OperatorSettings:
     the relative L2 error that is vouched for; `floor`: least estimate of that error; `domain_level`: share of expected
     cases that the domain holds.
 
-    **Good values:** 7 modes, 16 channels, 4 blocks, two members for 32^3: .74 million weights together.
+    **Good values:** 7 modes, 16 channels, 4 blocks, two members for 32^3: .73 million weights together.
     """
 
     modes: int = 7

@@ -82,8 +82,9 @@ def operator_density(network: FourierOperator, asked: Asked) -> Float[Array, "ti
         taken = -jnp.expm1(-day / HANDOVER)
         return asked.inside * ((1.0 - taken) * base + taken * moved)
 
-    # One after another: what one day is made of stays in the cache.
-    return jax.lax.map(one, (asked.base, asked.summary, asked.reach, asked.day))
+    # One after another: what one day is made of stays in the cache. For a slope it is computed again, which is faster
+    # than keeping it, and takes the memory of one day instead of all.
+    return jax.lax.map(jax.checkpoint(one), (asked.base, asked.summary, asked.reach, asked.day))
 
 
 def member_densities(networks: FourierOperator, asked: Asked) -> Float[Array, "member time x y z"]:
