@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.glioma_atlas.study import JUDGED, LEARNED, Seeded, one_patient, values, with_seed
+from experiments.glioma_atlas.study import JUDGED, LEARNED, one_patient, values
 from tumortwin.cli_files import Checkpoints
 from tumortwin.cli_scans import prepare
 from tumortwin.inference import NutsCalibrator, Posterior, PsisCalibrator, calibrate
@@ -108,15 +108,14 @@ def samplers(config: DictConfig, run: Run) -> list[Verdict]:
     Of 28 parameters the worst is 2.5 standard errors off by chance, in its mean as in its sd: for .15 sd and 10 % to
     mean anything the samples must hold some 500 and 3000 effective draws.
     """
-    seeded = Seeded(run, int(config.seed))
-    setting = prepare(with_seed(config, int(config.seed)), seeded)  # type: ignore[arg-type]
+    setting = prepare(config, run)
     with run.progress.task("importance sample"):
-        sample = calibrate(setting.problem, SHARP, key=seeded.key("calibrate"))
+        sample = calibrate(setting.problem, SHARP, key=run.key("calibrate"))
     with run.progress.task("NUTS") as bar:
         nuts = calibrate(
             setting.problem,
             REFERENCE,
-            key=seeded.key("nuts"),
+            key=run.key("nuts"),
             progress=lambda name, done, total: bar.update(done, total),
             checkpoint=Checkpoints(run),
         )

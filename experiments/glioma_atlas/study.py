@@ -1,11 +1,9 @@
 """One virtual patient from scans to scores: what the coverage study repeats over seeds."""
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,20 +21,6 @@ LEARNED = ("diffusivity", "rate", "alpha")
 """The parameters whose posterior is compared with the prior by a proper score."""
 
 
-class Seeded:
-    """A run seen with another seed: everything else is the run's own."""
-
-    def __init__(self, run: Run, seed: int) -> None:
-        self._run = run
-        self.seed = seed
-        self.progress = run.progress
-        self.config = run.config
-
-    def key(self, name: str) -> Any:
-        """The random key of a purpose under this seed."""
-        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
-
-
 def with_seed(config: DictConfig, seed: int) -> DictConfig:
     """The configuration with another seed."""
     changed = OmegaConf.create(OmegaConf.to_container(config))
@@ -44,7 +28,7 @@ def with_seed(config: DictConfig, seed: int) -> DictConfig:
     return changed  # type: ignore[return-value]
 
 
-def posterior_of(config: DictConfig, seeded: Seeded, setting: Setting) -> Posterior:
+def posterior_of(config: DictConfig, seeded: Run, setting: Setting) -> Posterior:
     """The posterior of one patient by the configured calibrator."""
     calibrator = instantiate(config.calibrator, where="calibrator")
     return calibrate(setting.problem, calibrator, key=seeded.key("calibrate"))
@@ -54,8 +38,8 @@ def one_patient(config: DictConfig, run: Run, seed: int, file: Path) -> list[dic
     """Results of one seed, from `file` when they are there (a killed study goes on where it was)."""
     if file.is_file():
         return json.loads(file.read_text())
-    seeded = Seeded(run, seed)
-    setting = prepare(with_seed(config, seed), seeded)  # type: ignore[arg-type]
+    seeded = run.seeded(seed)
+    setting = prepare(with_seed(config, seed), seeded)
     posterior = posterior_of(config, seeded, setting)
     case = setting.case
     days = sorted({0.0, *(scan.day for scan in case.patient.scans)})

@@ -100,6 +100,7 @@ def test_one_network_serves_every_patient(truth):
     assert right["k_hat"] < 0.7 and right["ess"] > 1000 and right["sample_reliable"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_loss_is_what_the_posterior_leaves_open():
     """The mean of -log q is, at best, the entropy of the posterior: in closed form for normal ones."""
     _, covariance = linear.exact(linear.problem())
@@ -173,6 +174,7 @@ def noisy_problem(weight: float = 1.0) -> Problem:
     return Problem(given.model, given.observations, Prior(both), data, given.solve)
 
 
+@pytest.mark.slow
 def test_batches_of_a_bank_are_those_of_the_model_with_noise_drawn_anew():
     problem = noisy_problem()
     z, predictions = simulation_bank(problem, 4096, chunk=1024, key=KEY)

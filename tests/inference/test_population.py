@@ -119,6 +119,7 @@ def test_centering_changes_the_coordinates_and_nothing_else(correlated):
         np.testing.assert_allclose(found, density - jacobian, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_subjects_follow_the_typical_value_their_covariate_and_their_correlation():
     given = population()
     z = given.sample_prior(4000, key=jax.random.key(2))
@@ -190,6 +191,7 @@ def sampled():
     return values, given, calibrate(given, sampler, key=jax.random.key(4))
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_closed_form_of_a_normal_hierarchy(sampled):
     values, _, posterior = sampled
     assert posterior.diagnostics["r_hat"] < 1.02 and posterior.diagnostics["ess"] > 400

@@ -106,6 +106,7 @@ def test_a_prior_by_families_is_the_prior_one_by_one():
     assert start == prior.size
 
 
+@pytest.mark.slow
 def test_draws_by_families_are_those_one_by_one():
     prior, key = Prior(MIXED), jax.random.key(2)
     found = prior.sample((4, 2), key=key)

@@ -37,6 +37,7 @@ def wells(plates: int = 2, each: int = 3) -> Wells:
     return Wells(**{**blank.__dict__, "seen": seen})
 
 
+@pytest.mark.slow
 def test_shared_steps_agree_with_steps_of_each_wells_own():
     dishes = Dishes.of(wells(each=1), 5.0)
     model = DelayedDeath(dishes.start)

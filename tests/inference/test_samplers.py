@@ -81,6 +81,7 @@ def test_particles_go_on_with_new_terms_and_cannot_forget():
         assimilate(first, noisier, SMC, key=key)
 
 
+@pytest.mark.slow
 def test_the_terms_of_images_are_their_visits_and_smc_may_estimate_their_weights_first():
     """Data without a spacing keep their weights; the stage is run and its checkpoint fits."""
     problem, settings = linear.problem(weight=0.4), SmcCalibrator(particles=800, weigh_by=MapCalibrator())

@@ -174,6 +174,7 @@ def test_probabilities_of_all_entries_sum_to_one_and_samples_follow_them(point, 
     assert np.max(expected) > 0.01
 
 
+@pytest.mark.slow
 def test_a_forecast_begins_with_the_filtered_state(problem, point):
     """The share of lesions that are gone at the next reading, drawn and computed."""
     rows, n = padded(), 4000
@@ -230,6 +231,7 @@ def test_the_law_is_a_module_of_parameters(problem):
     assert len(problem.names) == problem.size
 
 
+@pytest.mark.slow
 def test_the_terms_are_the_subjects_and_their_names_tell_readings_apart(problem):
     z = problem.sample_prior(1, key=jax.random.key(3))[0]
     terms, prior, density = eqx.filter_jit(lambda p, at: (p.log_terms(at), p.log_prior(at), p.log_density(at)))(

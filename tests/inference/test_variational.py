@@ -57,6 +57,7 @@ def test_the_variational_posterior_resumes_and_finds_the_closed_form():
     np.testing.assert_array_equal(posterior.draws["slope"], resumed.draws["slope"])
 
 
+@pytest.mark.slow
 def test_a_guide_without_the_ridge_and_a_search_cut_off_are_called_bad():
     """Without correlations the guide is as narrow as the sum is known: k = 1 - (ratio of the precisions) = .999."""
     flat = calibrate(ridge(), SviCalibrator(rank=0, steps=600, chunk=300, draws=2000), key=jax.random.key(0))

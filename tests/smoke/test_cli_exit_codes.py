@@ -215,6 +215,7 @@ def test_reproduce_judges(runs, capsys, monkeypatch):
     assert all((d / "results.json").is_file() and d.parent.name == "claim" for d in directories(runs))
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job_and_skips_the_finished(runs, capsys):
     line = "-m calibrate seed=0,1".split()
     assert main(line) == 0

@@ -110,6 +110,7 @@ def test_a_killed_run_resumes_where_it_was(world):
     assert not list((world[0] / "runs").rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_an_interrupt_exits_with_130_while_xla_compiles_and_the_same_command_resumes(world):
     process = started(world, "calibrate seed=1", FAKE_HANG="1", FAKE_COMPILES="1")
     wait_until_it_hangs(world, process)
@@ -123,6 +124,7 @@ def test_an_interrupt_exits_with_130_while_xla_compiles_and_the_same_command_res
     assert calls(world) == ["1 first", "1 second", "1 hanging", "1 second"]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_and_redoes_nothing(world):
     line = "-m calibrate seed=0,1,2"
     kill_when_it_hangs(world, started(world, line, FAKE_HANG="1"))

@@ -219,6 +219,7 @@ def test_a_verb_starts_from_the_files_of_an_earlier_run(world, verb, left):
     assert new != run and (new / left).exists() and not (new / "posterior.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_does_every_job_once(world, capsys):
     folder, command, _ = world
     for _ in range(2):

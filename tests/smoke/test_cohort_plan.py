@@ -11,6 +11,8 @@ from tumortwin import cli_cohort, cli_jobs
 from tumortwin.cli import BAD_CONFIG, BAD_INPUT, main
 from tumortwin.inference import Posterior
 
+pytestmark = pytest.mark.slow
+
 DECLARATION = """
 label: clinic
 folder: .
@@ -104,7 +106,6 @@ def test_a_twin_of_a_table_ends_with_schedules(world):
         assert words in page, words
 
 
-@pytest.mark.slow
 def test_another_decision_starts_from_the_files_of_the_run(world):
     command, run = world
     before = (run / "posterior.zarr").stat().st_mtime_ns

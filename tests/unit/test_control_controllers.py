@@ -167,6 +167,7 @@ def test_a_chance_limit_is_kept_by_its_surrogate_and_its_probability_is_reported
     assert exact.risk["value"] <= surrogate.risk["value"]  # the surrogate is conservative
 
 
+@pytest.mark.slow
 def test_an_outcome_that_cannot_be_had_is_infeasible_by_name():
     never = RiskLimit(Nadir("white_cells", 0.0, END), CVaR(0.5), -7.0)  # no treatment leaves 6
     for controller in (Exhaustive(), RelaxAndRound(), CovarianceAdaptation(evaluations=60)):

@@ -66,6 +66,7 @@ def one_at_a_time(constraints, drawn, risk=None):
     return plan.risk["value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraints", [CAPPED, BY_EFFECT])
 def test_each_plan_is_as_good_as_that_of_sequential_quadratic_programming(constraints):
     drawn = draws()

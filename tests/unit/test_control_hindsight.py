@@ -37,6 +37,7 @@ def loss_of_truth(decision) -> float:
     return float(case.loss(jnp.asarray(decision, float), TRUTH))
 
 
+@pytest.mark.slow
 def test_regret_is_the_distance_to_the_best_of_all_decisions():
     case = problem(LEVELS, LIMITS)
     chosen = optimize(case, Exhaustive())

@@ -38,6 +38,7 @@ def test_the_ordered_form_is_the_same_distribution(name):
     assert paths == sorted(paths) and paths
 
 
+@pytest.mark.slow
 def test_the_program_of_a_prior_does_not_depend_on_the_process():
     programs = set()
     for seed in ("1", "2", "5"):

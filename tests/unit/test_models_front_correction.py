@@ -30,6 +30,7 @@ def _line(n: int, spacing: float, correct: bool, rate: float = RATE) -> Reaction
     return ReactionDiffusion(mechanisms, tissue, GivenDensity(jnp.asarray(start)), front_correction=correct)
 
 
+@pytest.mark.slow
 def test_coarse_fronts_run_nearer_to_the_speed_of_fine_ones():
     """On voxels of 1.5 sqrt(D/rho): along an axis, and in the mean over the 26 directions to a voxel's neighbors."""
     plain, corrected = (

@@ -77,7 +77,7 @@ def test_fixed_steps_agree_with_steps_that_keep_a_tolerance():
         assert less < 0.1 * off and less < 1e-5
 
 
-@pytest.mark.parametrize("name", ["hybrid flow", "hybrid rates"])
+@pytest.mark.parametrize("name", [pytest.param("hybrid flow", marks=pytest.mark.slow), "hybrid rates"])
 def test_gradients_through_solver_and_network_against_finite_differences(name):
     model = RATES[name].model
     doses = (jnp.asarray([2.0]), jnp.asarray([0.3]))

@@ -247,5 +247,8 @@ def test_keys_are_reproducible_and_differ_by_purpose(config):
     with open_run(config) as run:
         assert isinstance(run, Run)
         a, again, b = run.key("calibrate"), run.key("calibrate"), run.key("forecast")
+        other = run.seeded(int(run.config.seed) + 1)
+    assert (jax.random.key_data(other.key("calibrate")) != jax.random.key_data(a)).any()
+    assert run.config.seed != other.config.seed and other.directory == run.directory
     assert (jax.random.key_data(a) == jax.random.key_data(again)).all()
     assert (jax.random.key_data(a) != jax.random.key_data(b)).any()

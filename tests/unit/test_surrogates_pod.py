@@ -109,6 +109,7 @@ def test_with_a_mode_for_every_voxel_it_is_the_solver():
     assert float(jnp.max(estimate)) < 1e-6  # what is left out is nothing
 
 
+@pytest.mark.slow
 def test_the_operators_are_the_projected_equations_and_the_sketch_measures_the_rest():
     model = case.model()
     modes = np.asarray(case.fitted(8).modes).reshape(8, -1)
@@ -244,6 +245,7 @@ def posed() -> Problem:
     return Problem(model, observation, of_two, data, Solve(case.SCHEDULE, case.SOLVER))
 
 
+@pytest.mark.slow
 def test_a_calibrator_does_not_know_which_it_got_and_gradients_are_right():
     problem = posed()
     reduced = stand_in(problem, case.calibrated(), fall_back=False)
@@ -258,6 +260,7 @@ def test_a_calibrator_does_not_know_which_it_got_and_gradients_are_right():
     assert float(gradient(reduced, jnp.asarray([0.0, 9.0]))[0]) == -np.inf  # outside: as improbable as a failed solve
 
 
+@pytest.mark.slow
 def test_where_it_does_not_vouch_the_model_itself_is_solved_and_counted():
     surrogate = case.calibrated()
     behind = StandIn(surrogate, case.SCHEDULE, case.SOLVER)

@@ -15,6 +15,8 @@ from tumortwin.io import read_samples, read_surrogate, write_samples, write_surr
 from tumortwin.runs import open_run
 from tumortwin.surrogates import HeldOut
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
@@ -23,7 +25,6 @@ def stored(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_what_is_read_is_what_was_written_to_the_bit(stored):
     read, facts = read_surrogate(stored)
     assert facts == {"seed": 1, "note": "tiny"}

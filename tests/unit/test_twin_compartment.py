@@ -43,6 +43,7 @@ def after(twin, readings, seed=0):
     return twin
 
 
+@pytest.mark.slow
 def test_versions_the_same_reading_twice_and_a_late_one(fresh, readings):
     twin = after(fresh, readings)
     assert twin.version == 4 and fresh.version == 0 and fresh.readings == ()

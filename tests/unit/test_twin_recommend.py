@@ -113,6 +113,7 @@ def untreated():
     return case.problem(case.patient(schedule=Schedule()))
 
 
+@pytest.mark.slow
 def test_a_plan_for_an_untreated_patient_draws_radiosensitivity_from_the_prior(untreated):
     problem = planned(untreated, n_draws=200)
     assert not set(UNTREATED) & set(untreated.prior.paths)
@@ -126,6 +127,7 @@ def test_a_plan_for_an_untreated_patient_draws_radiosensitivity_from_the_prior(u
         assert abs(np.corrcoef(found, growth)[0, 1]) < 0.25  # independent of what was learned
 
 
+@pytest.mark.slow
 def test_a_forecast_under_a_plan_draws_it_too_and_one_without_treatment_does_not(untreated):
     posterior = some(untreated)
 

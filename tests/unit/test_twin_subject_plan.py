@@ -137,6 +137,7 @@ def test_plans_are_chosen_and_judged_on_different_draws_and_compared_with_the_on
     assert against.entries["log_burden.expected_gain"].value == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_plan_in_common_is_never_better_than_each_ones_own_on_the_draws_it_was_chosen_with():
     problem, told = problem_of(), posterior()
     wanted = decision(limits=(CumulativeDose("drug", 1.0),))

@@ -40,7 +40,18 @@ def test_a_flow_is_a_semigroup(name):
     np.testing.assert_allclose(variables(twice), variables(once), rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", [*RATES, "persister", "treated", "claret", "stein", "exponential-linear"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(n for n in RATES if n != "leukemia"),
+        pytest.param("leukemia", marks=pytest.mark.slow),
+        "persister",
+        "treated",
+        "claret",
+        "stein",
+        "exponential-linear",
+    ],
+)
 def test_switches_and_doses_against_a_piecewise_solution(name):
     case = {**FLOWS, **RATES}[name]
     days = case.days

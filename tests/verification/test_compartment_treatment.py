@@ -193,7 +193,9 @@ LOSSES = {kind: jax.jit(lambda given, model=model: _weighted(given, model)) for 
 SLOPES = {kind: jax.jit(jax.grad(lambda given, model=model: _weighted(given, model))) for kind, model in SMOOTH.items()}
 
 
-@pytest.mark.parametrize("kind", SMOOTH)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "flow" else pytest.mark.slow) for kind in SMOOTH]
+)
 def test_gradients_against_central_differences(kind):
     """Of parameters, levels, all days and doses: one direction through all elements of each, Richardson's way."""
     given = _given(SMOOTH[kind])

@@ -1,6 +1,7 @@
 """A run directory and what may be done in it."""
 
 import contextlib
+import copy
 import dataclasses
 import shutil
 import time
@@ -8,9 +9,9 @@ import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tumortwin._errors import InputError
 from tumortwin._files import atomic_path, disk_full, write_text
@@ -139,6 +140,13 @@ class Run:
         import jax
 
         return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
+
+    def seeded(self, seed: int) -> "Run":
+        """The same run with the configuration and the keys of another seed (a study of many virtual patients)."""
+        other = copy.copy(self)
+        other.config = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(self.config)))
+        other.config.seed = seed
+        return other
 
     def log(self, text: str) -> None:
         """A line in log.txt."""
