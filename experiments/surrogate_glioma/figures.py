@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from experiments.rom_glioma.figures import BLUE, ORANGE, _save
 from tumortwin.inference import Fitted
@@ -35,6 +36,9 @@ def draw_distributions(run: Run, parts: Mapping[str, HeldOut]) -> None:
     for name, held in parts.items():
         error = np.sort(held.true_error[:, 1:].max(axis=1))
         axis.semilogx(error, (1 + np.arange(len(error))) / len(error), color=COLORS[name], label=WORDS[name])
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     axis.set(xlabel="relative L2 error, greatest over the days", ylabel="share of cases", ylim=(0, 1))
     axis.legend(fontsize=8)
     _save(run, figure, "errors")

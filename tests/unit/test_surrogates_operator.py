@@ -13,10 +13,13 @@ import scipy.fft
 from scipy.integrate import solve_ivp
 
 from tumortwin._errors import InputError
+from tumortwin.cli_train_operator import OperatorCase, stored_courses
+from tumortwin.config import compose
 from tumortwin.inference import Training, fit
 from tumortwin.io import read_surrogate, write_surrogate
 from tumortwin.models import GivenDensity
 from tumortwin.params import set_parameters
+from tumortwin.runs import open_run
 from tumortwin.solvers import RESULTS, simulate
 from tumortwin.surrogates import (
     Brain,
@@ -212,6 +215,23 @@ def test_a_start_is_grown_as_far_and_as_steep_as_it_was_drawn():
     assert start.min() >= 0.0 and start.max() <= 1.0 and not start[~inputs["mask"]].any()
     volume = (start > 0.3).sum(axis=(1, 2, 3)) * 64.0
     assert np.corrcoef(inputs["radius"], np.cbrt(volume))[0, 1] > 0.6
+
+
+@pytest.mark.slow
+def test_courses_on_disk_go_on_where_they_were_killed(tmp_path):
+    sizes = {"training": 10, "calibration": 4, "expected": 48, "chunk": 4, "batch": 4}
+    given = (case.template(), case.brain(), case.VARIATION, case.COURSES, case.prior(), case.SOLVER)
+    operator = OperatorCase(*given, case.DAYS, case.DAYS, case.LEVELS, case.SETTINGS, QUICK, sizes, 1)
+    with open_run(compose([f"paths.runs={tmp_path}", "surrogate=fno", "seed=1"]).config) as run:
+        whole = list(stored_courses(run, operator, "training", 10))
+        assert [part.size for part in whole] == [4, 4, 2] and whole[0].error_estimate.max() < 0.05
+        for path in sorted(run.path("training").glob("*.zarr"))[1:]:  # what a kill in the second chunk leaves
+            path.rename(path.with_name(f".tmp-1-{path.name}"))
+        again = list(stored_courses(run, operator, "training", 10))
+        for before, after in zip(whole, again, strict=True):
+            assert all(np.array_equal(v, after.flat()[k]) for k, v in before.flat().items())
+        other = next(iter(stored_courses(run, operator, "calibration", 4)))
+        assert not np.array_equal(other.inputs["white_matter"], whole[0].inputs["white_matter"])
 
 
 # --- training ---
