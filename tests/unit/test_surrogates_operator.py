@@ -35,7 +35,6 @@ from tumortwin.surrogates import (
     course_schedule,
     draw_anatomy,
     draw_inputs,
-    grow_starts,
     held_out_batches,
     hold_operator_against,
     reacted,
@@ -206,15 +205,6 @@ def test_a_course_depends_on_its_number_alone():
     assert not np.array_equal(inputs["white_matter"][0], inputs["white_matter"][1])
     with pytest.raises(ValueError, match="at most 33"):
         CourseSettings(regimens=((40, 1.5),))
-
-
-@pytest.mark.slow
-def test_a_start_is_grown_as_far_and_as_steep_as_it_was_drawn():
-    inputs = draw_inputs(case.template(), case.brain(), case.VARIATION, case.COURSES, range(12), (3,))
-    start = grow_starts(case.template(), inputs, case.SOLVER)["start"]
-    assert start.min() >= 0.0 and start.max() <= 1.0 and not start[~inputs["mask"]].any()
-    volume = (start > 0.3).sum(axis=(1, 2, 3)) * 64.0
-    assert np.corrcoef(inputs["radius"], np.cbrt(volume))[0, 1] > 0.6
 
 
 @pytest.mark.slow
