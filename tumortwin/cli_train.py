@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from tumortwin import __version__
 from tumortwin.cli_files import row_of
 from tumortwin.cli_patient import glioma_settings, load_case, planned_treatment, prior_medians
+from tumortwin.cli_train_operator import run_train_operator
 from tumortwin.config import ConfigError, flatten, instantiate
 from tumortwin.inference import Prior
 from tumortwin.io import read_samples, write_samples, write_surrogate
@@ -100,7 +101,10 @@ def training_case(config: DictConfig, run: Run) -> TrainingCase:
 
 
 def run_train(config: DictConfig, run: Run) -> None:
-    """Prior -> `training/` -> `calibration/` -> `surrogate/`."""
+    """Prior -> `training/` -> `calibration/` -> `surrogate/`, by the kind that `surrogate=...` names."""
+    if config.surrogate.name == "fno":
+        run_train_operator(config, run)
+        return
     with run.progress.task("patient"):
         case = training_case(config, run)
     with run.stage("simulate", outputs=["training"]) as stage:

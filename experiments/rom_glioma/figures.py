@@ -11,7 +11,7 @@ from experiments.rom_glioma.study import Scores
 from tumortwin.cli_train import TrainingCase
 from tumortwin.runs import Run
 from tumortwin.solvers import simulate
-from tumortwin.surrogates import HeldOut, PodSurrogate
+from tumortwin.surrogates import FnoSurrogate, HeldOut, PodSurrogate
 
 BLUE, ORANGE = "#1f6fb2", "#e08214"
 
@@ -32,7 +32,7 @@ def draw_sizes(run: Run, every: Mapping[int, Scores]) -> None:
     _save(run, figure, "basis_size")
 
 
-def draw_errors(run: Run, surrogate: PodSurrogate, tested: HeldOut) -> None:
+def draw_errors(run: Run, surrogate: PodSurrogate | FnoSurrogate, tested: HeldOut) -> None:
     """The estimate of the error beside the error itself, greatest over the days, one point a test case."""
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axis = figure.subplots()

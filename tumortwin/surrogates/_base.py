@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -12,6 +13,8 @@ from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.params import get_parameter, set_parameters
 from tumortwin.solvers import Trajectory
 from tumortwin.treatments import Schedule
+
+MASS = "mass"
 
 
 class Quantities(eqx.Module):
@@ -39,7 +42,7 @@ class AbstractSurrogate(eqx.Module):
     without knowing that it has one; `StandIn` solves the model itself there.
 
     `model`: the model that it was trained on; its tissue is the anatomy, its start the start it was trained from. It
-    is asked with models of the same anatomy and mechanisms, whose parameters differ (`at`).
+    is asked with models whose parameters differ (`at`), and with other anatomies and starts where its kind allows it.
     """
 
     model: eqx.AbstractVar[ReactionDiffusion]
@@ -68,43 +71,57 @@ class AbstractSurrogate(eqx.Module):
         """The model with other parameter values (numbers or scalar arrays), by path."""
         return set_parameters(self.model, values)
 
+    @abc.abstractmethod
     def check(self, model: ReactionDiffusion) -> None:
-        """That `model` is one that this surrogate can stand for: the same mechanisms on the same voxels and tissue.
+        """That `model` is one that this surrogate can stand for: the same mechanisms on the same voxels.
 
-        **Raises:** `ValueError` for another grid spacing or shape, another tissue, other mechanisms. Values must be
-        concrete: call it once, outside of compiled code.
+        **Raises:** `ValueError` for another grid spacing or shape, or other mechanisms, and for another tissue where
+        the surrogate is one of a single anatomy.
         """
-        same_model(self.model, model)
 
 
-def same_model(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
-    """`ValueError` when two models differ in more than what a surrogate is asked about."""
+def density_quantities(
+    density: Float[Array, "time x y z"], levels: Mapping[str, Float[Array, ""]], cell: float
+) -> dict[str, Float[Array, " time"]]:
+    """Mass, and the volume above every level, of densities on voxels of the volume `cell` [mm^3]."""
+    found = {MASS: jnp.sum(density, axis=(1, 2, 3)) * cell}
+    for name, level in levels.items():
+        above = density > level.astype(density.dtype)
+        found[name] = jnp.sum(above, axis=(1, 2, 3), dtype=density.dtype) * cell
+    return found
 
-    def refuse(what: str, there: object, here: object) -> None:
-        raise ValueError(
-            f"required: the {what} that the surrogate was trained on, {there}; received: {here}; try: train one for it"
-        )
 
+def same_kind(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
+    """`ValueError` when two models differ in their voxels or mechanisms. Works on traced models too."""
     for what, there, here in (
         ("grid shape", known.tissue.grid.shape, asked.tissue.grid.shape),
         ("grid spacing [mm]", known.tissue.grid.spacing, asked.tissue.grid.spacing),
         ("front correction", known.front_correction, asked.front_correction),
         ("mechanisms", kinds(known), kinds(asked)),
+        ("tissue fields", sorted(known.tissue.fields), sorted(asked.tissue.fields)),
     ):
         if there != here:
-            refuse(what, there, here)
+            _refuse(what, there, here)
+
+
+def same_model(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
+    """`ValueError` when two models differ in more than what a surrogate of one anatomy is asked about."""
+    same_kind(known, asked)
     fields = {"mask": (known.tissue.domain.mask, asked.tissue.domain.mask)}
-    for name in sorted(set(known.tissue.fields) | set(asked.tissue.fields)):
-        if name not in known.tissue.fields or name not in asked.tissue.fields:
-            refuse("tissue fields", sorted(known.tissue.fields), sorted(asked.tissue.fields))
-        fields[name] = (known.tissue.fields[name], asked.tissue.fields[name])
+    fields |= {name: (field, asked.tissue.fields[name]) for name, field in sorted(known.tissue.fields.items())}
     for name, (there, here) in fields.items():
         others = int(np.sum(np.asarray(there) != np.asarray(here)))
         if others:
-            refuse(f"anatomy ({name})", "voxel by voxel", f"{others} voxels that differ")
+            _refuse(f"anatomy ({name})", "voxel by voxel", f"{others} voxels that differ")
     ratio = "mechanisms.diffusion.gray_ratio"
     if float(get_parameter(known, ratio)) != float(get_parameter(asked, ratio)):
-        refuse("ratio of diffusivities", float(get_parameter(known, ratio)), float(get_parameter(asked, ratio)))
+        _refuse("ratio of diffusivities", float(get_parameter(known, ratio)), float(get_parameter(asked, ratio)))
+
+
+def _refuse(what: str, there: object, here: object) -> None:
+    raise ValueError(
+        f"required: the {what} that the surrogate was trained on, {there}; received: {here}; try: train one for it"
+    )
 
 
 def kinds(model: ReactionDiffusion) -> dict[str, str]:

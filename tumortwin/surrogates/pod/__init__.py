@@ -3,7 +3,6 @@
 from tumortwin.surrogates.pod._advance import ReducedState as ReducedState
 from tumortwin.surrogates.pod._basis import Basis as Basis
 from tumortwin.surrogates.pod._basis import pod_basis as pod_basis
-from tumortwin.surrogates.pod._calibrate import HeldOut as HeldOut
 from tumortwin.surrogates.pod._calibrate import calibrate_pod as calibrate_pod
 from tumortwin.surrogates.pod._calibrate import hold_against as hold_against
 from tumortwin.surrogates.pod._fit import PodSettings as PodSettings

@@ -1,8 +1,6 @@
-"""A reduced-order model held against the model itself, case by case: what its bounds and its report rest on."""
+"""A reduced-order model held against the model itself, case by case."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,60 +11,10 @@ from jaxtyping import Array, Float
 from tumortwin._chunks import in_chunks
 from tumortwin.models import TumorState
 from tumortwin.solvers import RESULTS
+from tumortwin.surrogates._held_out import HeldOut, calibrated_error, field_errors
 from tumortwin.surrogates._samples import Samples
 from tumortwin.surrogates.pod._surrogate import PodSurrogate
 from tumortwin.treatments import Schedule
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-    """The surrogate beside the model on cases that it was not trained on.
-
-    All [case day], the first day being that of the start: `estimate` of the relative L2 error and the `error` itself
-    (relative to the surrogate's density), `true_error` relative to the model's; `dice` level -> [case day], NaN where
-    both are empty; `ours`, `theirs` name -> [case day] quantities [mm^3]; `vouched` [case]: whether the surrogate
-    stood by its answer, by the bounds it had; `inside` [case]: whether the parameters are in its domain.
-    """
-
-    days: tuple[float, ...]
-    estimate: Float[np.ndarray, "case day"]
-    error: Float[np.ndarray, "case day"]
-    true_error: Float[np.ndarray, "case day"]
-    dice: Mapping[str, Float[np.ndarray, "case day"]]
-    ours: Mapping[str, Float[np.ndarray, "case day"]]
-    theirs: Mapping[str, Float[np.ndarray, "case day"]]
-    vouched: np.ndarray
-    inside: np.ndarray
-
-    def arrays(self) -> dict[str, Any]:
-        """Everything but the days."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "days"}
-
-    def rows(self, chosen: np.ndarray) -> "HeldOut":
-        """Some of the cases."""
-        return HeldOut(self.days, **jax.tree.map(lambda x: x[chosen], self.arrays()))
-
-    def flat(self) -> dict[str, np.ndarray]:
-        """Every array by a name of its own, for a file."""
-        found: dict[str, np.ndarray] = {}
-        for name, value in self.arrays().items():
-            found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
-        return found
-
-    @classmethod
-    def of_flat(cls, days: tuple[float, ...], arrays: Mapping[str, np.ndarray]) -> "HeldOut":
-        """The inverse of `flat`; other arrays are left alone."""
-        found: dict[str, Any] = {}
-        for field in (f.name for f in dataclasses.fields(cls) if f.name != "days"):
-            inner = {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{field}.")}
-            found[field] = inner or arrays[field]
-        return cls(days, **found)
-
-    @classmethod
-    def of_parts(cls, parts: Sequence["HeldOut"]) -> "HeldOut":
-        """The cases of all parts, in their order."""
-        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.arrays() for part in parts))
-        return cls(parts[0].days, **joined)
 
 
 def hold_against(surrogate: PodSurrogate, samples: Samples, schedules: Sequence[Schedule]) -> HeldOut:
@@ -100,17 +48,7 @@ def calibrate_pod(surrogate: PodSurrogate, held_out: HeldOut) -> PodSurrogate:
 
     Only cases inside of the domain count, as only of those it will be asked for an answer.
     """
-    cases = held_out.rows(np.flatnonzero(held_out.inside))
-    pairs = {name: (cases.ours[name], cases.theirs[name]) for name in surrogate.quantity_names}
-    # A surrogate that broke down has no error to speak of: an infinite one.
-    answered = np.all(np.isfinite(cases.estimate) & np.isfinite(cases.error), axis=1, keepdims=True)
-    errors = np.where(answered, cases.error, np.inf)
-    estimates = np.where(answered, cases.estimate, 0.0)
-    pairs = {
-        name: (np.where(answered, ours, 0.0), np.where(answered, theirs, np.inf))
-        for name, (ours, theirs) in pairs.items()
-    }
-    return surrogate.with_error(surrogate.error.calibrated(estimates, errors, pairs))
+    return surrogate.with_error(calibrated_error(surrogate.error, held_out))
 
 
 @eqx.filter_jit
@@ -123,10 +61,6 @@ def _compared(
 ) -> dict:
     start = surrogate.begin(surrogate.model)
     first = surrogate.model.initial.state(surrogate.model.tissue).density
-    axes = (1, 2, 3)
-
-    def norm(x: Array) -> Array:
-        return jnp.sqrt(jnp.sum(x**2, axis=axes))
 
     def one(case: tuple[Mapping[str, Array], Array]) -> dict:
         row, density = case
@@ -135,20 +69,11 @@ def _compared(
         model = surrogate.at(row)
         reduced, estimate = surrogate.reduced(model, schedule, days, start)
         field = jnp.clip(surrogate.field(reduced.coefficients), 0.0, 1.0)
-        off = norm(field - density)
         ours = surrogate.read(reduced.coefficients)
         theirs = surrogate.read_field(TumorState(density))
-        dice = {}
-        for name, level in surrogate.levels.items():
-            a, b = field > level.astype(field.dtype), density > level.astype(field.dtype)
-            both = jnp.sum(a & b, axis=axes, dtype=jnp.float32)
-            total = jnp.sum(a, axis=axes, dtype=jnp.float32) + jnp.sum(b, axis=axes, dtype=jnp.float32)
-            dice[name] = jnp.where(total > 0, 2.0 * both / jnp.where(total > 0, total, 1.0), jnp.nan)
         return {
             "estimate": estimate,
-            "error": off / norm(field),
-            "true_error": off / norm(density),
-            "dice": dice,
+            **field_errors(field, density, surrogate.levels),
             "ours": ours,
             "theirs": theirs,
             "vouched": surrogate.judge(model, reduced, estimate) == RESULTS.successful,

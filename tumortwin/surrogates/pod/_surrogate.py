@@ -12,14 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.params import get_parameter
 from tumortwin.solvers import RESULTS, FixedSteps, Trajectory
-from tumortwin.surrogates._base import AbstractSurrogate, Quantities
+from tumortwin.surrogates._base import MASS, AbstractSurrogate, Quantities, density_quantities, same_model
 from tumortwin.surrogates._domain import ParameterDomain
 from tumortwin.surrogates._error import ErrorModel
 from tumortwin.surrogates.pod._advance import ReducedState, advance
 from tumortwin.surrogates.pod._operators import ReducedOperators
 from tumortwin.treatments import Schedule
 
-MASS = "mass"
 # What one product of coefficients is made of stays in the cache.
 CASES_AT_ONCE = 64
 
@@ -105,6 +104,13 @@ class PodSurrogate(AbstractSurrogate):
         known = self.domain.contains({path: get_parameter(model, path) for path in self.domain.paths})
         return known & (ratio >= low) & (ratio <= high) & (diffusivity <= self.solver.max_diffusivity)
 
+    def check(self, model: ReactionDiffusion) -> None:
+        """That `model` has the same mechanisms on the same voxels and tissue.
+
+        **Raises:** `ValueError` otherwise. Values must be concrete: call it once, outside of compiled code.
+        """
+        same_model(self.model, model)
+
     def begin(self, model: ReactionDiffusion) -> ReducedState:
         """The start of a model in the modes, and the norm of what they do not hold of it."""
         density = model.initial.state(model.tissue).density.astype(self.modes.dtype)
@@ -153,12 +159,7 @@ class PodSurrogate(AbstractSurrogate):
 
     def read_field(self, states: TumorState) -> dict[str, Float[Array, " time"]]:
         """The same of densities [time x y z]."""
-        cell, field = self.model.tissue.grid.cell_volume, states.density
-        found = {MASS: jnp.sum(field, axis=(1, 2, 3)) * cell}
-        for name, level in self.levels.items():
-            above = field > level.astype(field.dtype)
-            found[name] = jnp.sum(above, axis=(1, 2, 3), dtype=field.dtype) * cell
-        return found
+        return density_quantities(states.density, self.levels, self.model.tissue.grid.cell_volume)
 
     def judge(self, model: ReactionDiffusion, reduced: ReducedState, estimate: Float[Array, " time"]) -> RESULTS:
         """Whether the surrogate vouches for reduced states."""
