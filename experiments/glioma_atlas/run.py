@@ -21,7 +21,7 @@ SEEDS = tuple(range(100, 120))
 ALSO = ("sensitivity", "volume_t1gd_120", "volume_t1gd_180")
 BASELINES = ("persistence", "dilation", "exponential_growth")
 SHARP = PsisCalibrator(least_effective=3000.0, rounds=64)
-REFERENCE = NutsCalibrator(warmup=200, draws=750, chunk=25, accept=0.9)
+REFERENCE = NutsCalibrator(warmup=200, draws=400, chunk=25, accept=0.9)
 SOURCE = "this experiment's targets, fixed beforehand"
 
 

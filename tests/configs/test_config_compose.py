@@ -39,16 +39,33 @@ EXPERIMENTS = group_options("experiment")
 MAX_EXPERIMENT_LINES = 20
 
 
-@pytest.mark.parametrize("group, option", CHOICES)
-def test_every_choice_composes(group, option):
-    drug = group in PLAN and "scans" not in declared(group, option)["pipeline"]
-    of_tables = ["cancer=lung"] if (group in OF_TABLES and option != "scans") or drug else []
-    composed = compose([*of_tables, f"{group}={option}", *FILL.get((group, option), [])])
+def rounds():
+    """Lists of (group, option) that go together, so that every choice is in one of them: of scans and of tables."""
+    for of_tables in (False, True):
+        kind = {g: [] for g, _ in CHOICES}
+        for group, option in CHOICES:
+            drug = group in PLAN and "scans" not in declared(group, option)["pipeline"]
+            if (drug or (group in OF_TABLES and option != "scans")) == of_tables:
+                kind[group].append(option)
+        # a cancer and a pipeline decide what else is there: alone
+        alone = [[(g, o)] for g in ("cancer", "pipeline") for o in kind.pop(g)]
+        longest = max(map(len, kind.values()))
+        together = [[(g, options[i % len(options)]) for g, options in kind.items() if options] for i in range(longest)]
+        yield from ((of_tables, chosen) for chosen in [*alone, *together])
+
+
+def test_every_choice_is_in_a_round():
+    assert {pair for _, chosen in rounds() for pair in chosen} == set(CHOICES)
+
+
+@pytest.mark.parametrize("of_tables, chosen", list(rounds()))
+def test_every_choice_composes(of_tables, chosen):
+    fill = [override for pair in chosen for override in FILL.get(pair, [])]
+    first = ["cancer=lung"] if of_tables else []
+    composed = compose([*first, *(f"{group}={option}" for group, option in chosen), *fill])
     assert OmegaConf.to_container(composed.config, resolve=True, throw_on_missing=True)
-    if group == "task":
-        assert composed.config.task.name == option
-    if group == "cluster":
-        assert composed.config.cluster.name == option
+    for group in {"task", "cluster"} & dict(chosen).keys():
+        assert composed.config[group].name == dict(chosen)[group]
 
 
 @pytest.mark.parametrize("cancer", ["lung", "prostate"])

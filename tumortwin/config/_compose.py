@@ -5,6 +5,7 @@ refused with the nearest ones offered, and a value must be of the kind of the va
 """
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,6 +168,12 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         ) from error
 
 
+@functools.lru_cache(maxsize=32)
+def _compose_kept(chosen: tuple[str, ...]) -> DictConfig:
+    """The choices of groups from the package's own folder, which does not change while a program runs; only read."""
+    return _compose(chosen)
+
+
 def _check_keys(base: DictConfig, keys: Sequence[str]) -> None:
     known = dict(_leaves(base))
     for key in keys:
@@ -248,7 +255,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
         if not (_is_group(override, extra) or override.is_add() or key.startswith("hydra.")):
             keys.append(key)
     with initialize_config_dir(config_dir=str(config_dir()), job_name="tumortwin", version_base=_VERSION_BASE):
-        base = _compose(chosen)
+        base = _compose(chosen) if search else _compose_kept(tuple(chosen))
         _check_keys(base, keys)
         full = base if len(chosen) == len(search) + len(parsed) else _compose([*search, *overrides])
         _check_kinds(base, full, keys)
