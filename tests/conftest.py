@@ -39,6 +39,18 @@ LONGEST = (
 )
 
 
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 30_000  # Linux gives a process 65,530; every compiled program takes some, and one too many is a crash
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs_in_memory():
+    """Compiled programs of finished files are let go before they are too many for one process."""
+    yield
+    if MAPS.is_file() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Files are dealt out in the order below; left to itself, `--dist loadfile` ends with those of few tests."""
     config.option.loadscopereorder = False

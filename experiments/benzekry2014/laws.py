@@ -67,8 +67,7 @@ LAWS: dict[str, Law] = {
     ),
     "bertalanffy": Law(
         Bertalanffy(jnp.asarray(2.0), jnp.asarray(0.1)),
-        {"growth_rate": about(2.0), "loss_rate": about(0.1, centered=False)},
-        ("growth_rate", "loss_rate"),
+        {"growth_rate": about(2.0), "loss_rate": shared(LogNormal(np.log(0.1), VAGUE))},
     ),
     "gompertz": Law(
         Gompertz(jnp.asarray(0.7), jnp.asarray(0.08)),

@@ -20,7 +20,15 @@ from tumortwin.io import Table, load_table
 from tumortwin.runs import Run, Verdict, at_least, at_most, between, measured
 
 SAMPLER = NutsCalibrator(
-    laplace=None, dense=True, warmup=600, draws=750, chunk=150, threads=2, tree_depth=10, warmup_tree_depth=5
+    laplace=None,
+    dense=True,
+    warmup=600,
+    draws=750,
+    chunk=150,
+    accept=0.9,
+    threads=2,
+    tree_depth=10,
+    warmup_tree_depth=5,
 )
 QUICK = NutsCalibrator(
     laplace=None, dense=True, warmup=400, draws=250, chunk=325, threads=2, tree_depth=10, warmup_tree_depth=5
