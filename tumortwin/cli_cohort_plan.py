@@ -10,19 +10,22 @@ import numpy as np
 from omegaconf import DictConfig
 
 from tumortwin.cli_decision import (
+    SCHEDULES,
     Parts,
     agents_of,
     check_decision,
     check_region,
     checked,
+    keep_pictures,
     kind_of,
     outcome_words,
     parts_of,
-    picture_entry,
     picture_of,
+    plan_content,
     search_of,
 )
 from tumortwin.cli_files import row_of
+from tumortwin.cli_front import front_rows
 from tumortwin.cli_table import DRUG, Cohort
 from tumortwin.config import ConfigError, instantiate, unknown
 from tumortwin.control import (
@@ -39,10 +42,13 @@ from tumortwin.control import (
     compare,
 )
 from tumortwin.inference import PopulationProblem, Posterior
+from tumortwin.report import Picture
 from tumortwin.runs import Run
 from tumortwin.twin import (
+    ClosedLoop,
     Decision,
     Fresh,
+    closed_loop,
     common_plan,
     fresh_draws,
     recommend_for_subject,
@@ -50,6 +56,7 @@ from tumortwin.twin import (
 )
 
 ONE_SUBJECT = "one subject is planned: a schedule common to several needs two or more (decision.subjects)"
+REVISED = 3  # folded into the key of a subject, whose first three are of the plan
 NEVER = (0.0, 1e9)  # stop below nothing, restart above nothing: a rule that never stops
 SHOWN = ("expected_gain", "probability_of_benefit", "fraction_without_benefit")
 
@@ -146,7 +153,7 @@ def recommended_for_subjects(
     if isinstance(choice, str):
         run.say(f"recommend: left out: {choice}")
         return
-    with run.stage("recommend", outputs=["plan.json", "schedules"]) as stage:
+    with run.stage("recommend", outputs=["plan.json", SCHEDULES]) as stage:
         if not stage.needed:
             return
         settings = config.controller
@@ -168,28 +175,25 @@ def recommended_for_subjects(
             )[0],
             "standard_of_care": "continuous treatment",
             "common": common.words(),
-            "subjects": [],
         }
-        with run.writing("schedules") as folder:
-            folder.mkdir()
-            for number, one in enumerate(planned, start=1):
-                entry, png = _entry(cohort, choice, one, number, common)
-                content["subjects"].append(entry)
-                if png is not None:
-                    (folder / f"subject_{number}.png").write_bytes(png)
+        entries = [_entry(cohort, choice, one, number, common) for number, one in enumerate(planned, start=1)]
+        content["subjects"] = [entry for entry, _ in entries]
+        keep_pictures(run, [picture for _, picture in entries if picture is not None])
         content["statement"] = _statement(content)
         run.write_json("plan.json", content)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planned:
-    """One subject (place in the cohort): its problem, fresh draws, and what was found, or why nothing was."""
+    """One subject (place in the cohort): its problem, fresh draws, what was found, or why nothing was, and what it is
+    worth to revise it."""
 
     subject: int
     problem: PlanningProblem
     fresh: Fresh
     found: Recommendation | None
     refused: str = ""
+    revised: ClosedLoop | None = None
 
 
 def _planned(
@@ -203,6 +207,7 @@ def _planned(
     """The plan of every subject in turn, one compiled program for all."""
     settings, decision, plans = config.controller, choice.decision, []
     controller = search_of(settings, decision.parametrization, choice.standard)
+    further = _further(config, decision.horizon)
     with run.progress.task("schedules", total=len(choice.subjects)) as bar:
         for done, subject in enumerate(choice.subjects, start=1):
             day = float(choice.day[subject])
@@ -219,13 +224,22 @@ def _planned(
                     fresh,
                     controller,
                     choice.standard,
-                    objectives=_further(config, decision.horizon),
+                    objectives=further,
+                    aim=choice.parts.aim,
                     minimal_gains={decision.objective.name: float(settings.minimal_gain)},
                     key=keys[2],
                 )
             except Infeasible as error:
                 refused = str(error)
-            plans.append(Planned(subject, planning, fresh, found, refused))
+            revised = None
+            if found is not None and int(config.trial.patients) > 0:
+                sizes: dict[str, Any] = {name: int(config.trial[name]) for name in ("patients", "pool")}
+                parts = (planning, found.plan, choice.standard, controller)
+                own_key = jax.random.fold_in(key, REVISED)
+                revised = closed_loop(
+                    problem, posterior, *parts, subject=subject, day=day, objectives=further, **sizes, key=own_key
+                )
+            plans.append(Planned(subject, planning, fresh, found, refused, revised))
             bar.update(done, len(choice.subjects))
     return plans
 
@@ -269,7 +283,7 @@ def _common(config: DictConfig, run: Run, choice: SubjectChoice, planned: Sequen
 
 def _entry(
     cohort: Cohort, choice: SubjectChoice, one: Planned, number: int, common: Common
-) -> tuple[dict[str, Any], bytes | None]:
+) -> tuple[dict[str, Any], Picture | None]:
     """What plan.json says of one subject, and its picture."""
     day = float(choice.day[one.subject])
     head = {
@@ -279,7 +293,12 @@ def _entry(
     }
     if one.found is None:
         return {**head, "refused": one.refused}, None
-    content = one.found.to_json()
+    words = cohort.quantity.replace("_", " ")
+    picture = picture_of(one.found, origin=0.0, burden=words, unit=cohort.unit, name=f"subject_{number}")
+    content = plan_content(one.found, picture)
+    if one.revised is not None:
+        content["trial"] = one.revised.to_json()
+        content["statement"] += f" {one.revised.describe()}"
     if common.plan is not None:
         against = compare(
             one.problem,
@@ -290,9 +309,7 @@ def _entry(
             key=jax.random.key(0),
         )
         content["against_common"] = against.to_json()
-    words = cohort.quantity.replace("_", " ")
-    picture = picture_of(one.found, origin=0.0, burden=words, unit=cohort.unit, name=f"subject_{number}")
-    return {**head, **content, "picture": picture_entry(picture)}, picture.png
+    return {**head, **content}, picture
 
 
 LEVEL = 0.8  # of the CVaR that is reported where the risk has none
@@ -321,6 +338,11 @@ def plan_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             main = objective == content["objective"] and quantity in SHOWN
             if main or quantity == SHOWN[0] or key.startswith("toxicity."):
                 rows.append(row_of(f"{name}.{key}", entry["value"], entry["unit"]))
+        rows += front_rows(one, name)
+        if (trial := one.get("trial")) is not None:
+            for objective, worth in trial["objectives"].items():
+                gains = worth["gain_of_revising"].items()
+                rows += [row_of(f"{name}.gain_of_revising.{objective}.{end}", v, worth["unit"]) for end, v in gains]
         gain = one.get("against_common", {}).get(f"{content['objective']}.expected_gain")
         if gain is not None:
             rows += [

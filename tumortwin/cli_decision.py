@@ -1,8 +1,8 @@
 """The parts of a plan from the configuration, whatever is decided: objective, risk, limits and search, and their fit.
 
-Every choice of `decision objective risk constraint controller` may say what it is for (`_fits_`): the pipeline, the
-kind of decision, the agents decided on, the quantities of the model. What does not fit is refused before anything long
-begins, with those that do.
+Every choice of `decision objective risk constraint controller front trial` may say what it is for (`_fits_`): the
+pipeline, the kind of decision, the agents decided on, the quantities of the model. What does not fit is refused before
+anything long begins, with those that do.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig
 
+from tumortwin.cli_front import aim_of, shown_front
 from tumortwin.config import FITS, ConfigError, check_fit, instantiate
 from tumortwin.control import (
     AbstractConstraint,
@@ -30,14 +31,17 @@ from tumortwin.control import (
     ProjectedGradient,
     Recommendation,
     Region,
+    SecondAim,
     WeeklyFractions,
     check_feasible,
 )
 from tumortwin.report import Picture, ShownSchedule, schedule_picture
+from tumortwin.runs import Run
 from tumortwin.treatments import Schedule
 
 WEEKLY, CONTINUOUS, WHOLE, MIXED, RULE = "weekly", "continuous", "whole", "mixed", "rule"
 SUITABLE = "suitable"
+SCHEDULES = "schedules"
 LABELS = {
     "recommended": "recommended",
     "standard_of_care": "standard of care",
@@ -48,12 +52,14 @@ Built = TypeVar("Built")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What makes a schedule good: the `objective` of a draw, the `risk` over draws, and the limits."""
+    """What makes a schedule good: the `objective` of a draw, the `risk` over draws, the limits, and the second `aim`
+    that a front trades the objective against, if any."""
 
     objective: AbstractObjective
     risk: AbstractRisk
     constraints: tuple[AbstractConstraint, ...]
     outcome_limits: tuple[AbstractOutcomeLimit, ...]
+    aim: SecondAim | None = None
 
 
 def kind_of(parametrization: AbstractParametrization) -> str:
@@ -87,7 +93,7 @@ def check_decision(config: DictConfig, **facets: str) -> None:
 
 
 def parts_of(config: DictConfig, parametrization: AbstractParametrization, quantities: Sequence[str] = ()) -> Parts:
-    """Objective, risk and limits of a decision, each checked to be for it.
+    """Objective, risk, limits and second aim of a decision, each checked to be for it.
 
     **Arguments:** `quantities`: names of the states that a burden curve of this model carries.
 
@@ -103,12 +109,15 @@ def parts_of(config: DictConfig, parametrization: AbstractParametrization, quant
         check_fit(config, group, facets)
     limits = [instantiate(node, where="constraint") for name, node in config.constraint.items() if name != FITS]
     outcome = tuple(limit for limit in limits if isinstance(limit, AbstractOutcomeLimit))
-    check_fit(config, "controller", facets | {"limits": frozenset({"outcome" if outcome else "decision"})})
+    for group in ("controller", "trial"):
+        check_fit(config, group, facets | {"limits": frozenset({"outcome" if outcome else "decision"})})
+    objective = instantiate(config.objective, where="objective")
     return Parts(
-        instantiate(config.objective, where="objective"),
+        objective,
         instantiate(config.risk, where="risk"),
         tuple(limit for limit in limits if isinstance(limit, AbstractConstraint)),
         outcome,
+        checked(lambda: aim_of(config, objective, facets), "front.shares"),
     )
 
 
@@ -197,19 +206,30 @@ def _doses(plan: Plan, curve: Curve, origin: float) -> dict[str, tuple[np.ndarra
 
 
 def picture_of(found: Recommendation, *, origin: float, burden: str, unit: str, name: str) -> Picture:
-    """The schedules of a recommendation and the burden that follows, as a picture."""
+    """The schedules of a recommendation, the burden that follows, and the front where there is one, as a picture."""
     return schedule_picture(
         shown_schedules(found, origin),
         burden_words=burden,
         unit=unit,
         dose_units={"radiotherapy": "Gy"},
+        front=shown_front(found.trade_off),
         name=name,
     )
 
 
-def picture_entry(picture: Picture) -> dict[str, str]:
-    """What plan.json says of a picture: where it lies, its caption, and its words for who cannot see it."""
-    return {"file": f"schedules/{picture.name}.png", "caption": picture.caption, "alt": picture.alt}
+def keep_pictures(run: Run, pictures: Sequence[Picture]) -> None:
+    """The folder of pictures beside plan.json."""
+    with run.writing(SCHEDULES) as folder:
+        folder.mkdir()
+        for picture in pictures:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
+
+
+def plan_content(found: Recommendation, picture: Picture) -> dict[str, Any]:
+    """What plan.json says of a recommendation; of its picture where it lies, its caption, and its words for who cannot
+    see it."""
+    entry = {"file": f"{SCHEDULES}/{picture.name}.png", "caption": picture.caption, "alt": picture.alt}
+    return {**found.to_json(), "picture": entry}
 
 
 def outcome_words(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _STAGES = "tumortwin.cli_stages"
 _NOT_INHERITED = ("task", "run", "cluster", "hydra", "paths", "runtime")
+_OF_A_DECISION = ("constraint", "controller", "front", "trial")
 _PRIVATE = 0o700
 # Results that are printed at the end of a run; the others are in results.json.
 _HEADLINES = ("forecast.all.", "forecast.twin.", "forecast.persistence.", "plan.")
@@ -108,9 +109,9 @@ def _effective(arguments: Arguments) -> list[str]:
 
 def _replaced(typed: Sequence[str]) -> set[str]:
     """The parts of a plan that are chosen anew: what the earlier run said of them was of other choices. A decision
-    brings its own limits and search along."""
-    chosen = {o.key_or_group for o in parse(typed)} & {"decision", "objective", "risk", "constraint", "controller"}
-    return chosen | {"constraint", "controller"} if "decision" in chosen else chosen
+    brings its own limits and search along, and a front or a trial was asked of another one."""
+    chosen = {o.key_or_group for o in parse(typed)} & {"decision", "objective", "risk", *_OF_A_DECISION}
+    return chosen.union(_OF_A_DECISION) if "decision" in chosen else chosen
 
 
 def _own(override: str) -> bool:

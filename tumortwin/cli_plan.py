@@ -9,16 +9,18 @@ from jaxtyping import Array
 from omegaconf import DictConfig
 
 from tumortwin.cli_decision import (
+    SCHEDULES,
     Parts,
     agents_of,
     check_decision,
     check_region,
     checked,
+    keep_pictures,
     kind_of,
     outcome_words,
     parts_of,
-    picture_entry,
     picture_of,
+    plan_content,
     search_of,
 )
 from tumortwin.cli_patient import Case, planned_treatment
@@ -265,7 +267,7 @@ def recommended(
     if isinstance(choice, str):
         run.say(f"recommend: left out: {choice}")
         return
-    with run.stage("recommend", outputs=["plan.json", "schedules"]) as stage:
+    with run.stage("recommend", outputs=["plan.json", SCHEDULES]) as stage:
         if not stage.needed:
             return
         planning = _planning(config, problem, posterior, choice, run.key("plan"))
@@ -338,19 +340,17 @@ def _recommendation(run: Run, posterior: Posterior, problem: PlanningProblem, ch
                 controller,
                 choice.standard,
                 n_fresh=int(settings.fresh_draws),
+                aim=choice.parts.aim,
                 minimal_gains={problem.objective.name: minimal},
                 on_step=lambda info: bar.update(info.get("gradient_evaluations", 0)),
                 key=run.key("compare"),
             ),
             "the limits of `constraint`",
         )
-    content = found.to_json()
+    picture = picture_of(found, origin=choice.origin, burden="tumor mass", unit="mm^3", name=SCHEDULES)
+    keep_pictures(run, [picture])
+    content = plan_content(found, picture)
     content["outcome"], readable = outcome_words(problem.objective.name, minimal)
     content["outcomes"] = {plan: [float(v) for v in readable(values)] for plan, values in found.outcomes.items()}
     content["path_gap"] = path_gap(problem, choice.standard)
-    picture = picture_of(found, origin=choice.origin, burden="tumor mass", unit="mm^3", name="schedules")
-    content["picture"] = picture_entry(picture)
-    with run.writing("schedules") as folder:
-        folder.mkdir()
-        (folder / f"{picture.name}.png").write_bytes(picture.png)
     return content

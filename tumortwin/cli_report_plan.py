@@ -112,6 +112,7 @@ def weekly_plan(run: Run, content: Mapping[str, Any]) -> r.Plan:
         constraints=tuple(limits),
         rows=comparison_rows(content),
         picture=stored_picture(run, content),
+        front=str(content.get("front", {}).get("statement", "")),
     )
 
 

@@ -18,6 +18,7 @@ from tumortwin.cli_files import (
     row_of,
     stored_posterior,
 )
+from tumortwin.cli_front import front_rows
 from tumortwin.cli_patient import (
     Case,
     data_files,
@@ -309,6 +310,7 @@ def _results(run: Run, posterior: Posterior) -> None:
         for name, entry in plan.get("equal_effect", {}).get("comparison", {}).items():
             rows.append(row_of(f"plan_equal_bed.{name}", entry["value"], entry["unit"]))
         rows.append(row_of("plan.path_gap", plan["path_gap"], "1"))
+        rows += front_rows(plan, "plan")
     run.write_results(rows)
 
 

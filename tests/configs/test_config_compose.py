@@ -31,7 +31,7 @@ from tumortwin.control import (
 from tumortwin.params import get_parameter, parameter_units
 
 OF_TABLES = ("model", "population", "residual", "split", "cohort", "pipeline")
-PLAN = ("decision", "objective", "risk", "constraint", "controller")
+PLAN = ("decision", "objective", "risk", "constraint", "controller", "front", "trial")
 WEEKLY = ("standard", "no_gaps")  # limits that have to do with the start day of weekly fractions
 FILL = {("patient", "folder"): ["patient.path=somewhere"], ("table", "own"): ["table.declaration=mine.yaml"]}
 CHOICES = [(g, o) for g in groups() for o in group_options(g) if g != "experiment"]

@@ -177,6 +177,7 @@ def plan(rng: np.random.Generator) -> r.Plan:
         outcome_unit="mm^3",
         risk="the mean of the worst tenth of the outcomes (CVaR 0.9)",
         constraints=("total dose at most 60 Gy", "at most 3 Gy a fraction", "normal-tissue BED at most 105 Gy"),
+        front="Front against total dose: from 24 Gy to 60 Gy, 5 plans.",
         rows=(r.PlanRow("Mean of the worst tenth, volume", -1.4, -2.2, -0.5, "mL"),),
     )
 

@@ -142,9 +142,56 @@ def test_one_subject_by_name_and_a_limit_that_cannot_be_kept(world):
     assert "No schedule keeps the limits for P2" in content["statement"] and not content["common"]["defined"]
 
 
+def test_a_front_is_written_drawn_told_and_taken_up_again(world):
+    command, run = world
+    line = (f"run={run}", "front=drug_used", "front.shares=[0.0,0.5]", "decision.subject=P1")
+    new = command("recommend", *line)
+    (one,) = plan_of(new)["subjects"]
+    front = one["front"]
+    prices = [point["price"] for point in front["points"]]
+    assert prices == sorted(prices) and prices[-1] <= 56.0 + 1e-6  # a budget of two intervals of 28 days
+    assert front["unit"] == "day" and front["standard_of_care"]["price"] == pytest.approx(84.0)
+    assert front["hypervolume"] > 0.0 and front["reference"]["price"] > 84.0 and len(front["points"]) >= 2
+    assert front["statement"] in one["statement"] and "A front of" in one["picture"]["alt"]
+    rows = {row["name"]: row["value"] for row in json.loads((new / "results.json").read_text())}
+    assert rows["plan.P1.front.hypervolume"] == front["hypervolume"]
+    kept = (new / "plan.json").stat().st_mtime_ns
+    (new / "DONE").unlink()
+    command("recommend", *line)
+    assert (new / "DONE").is_file() and (new / "plan.json").stat().st_mtime_ns == kept
+    told = command("report", f"run={new}")
+    assert "Front against drug used at the full dose" in (told / "report.html").read_text()
+    other = command("recommend", f"run={new}", "decision=drug_rule", "controller=exhaustive",
+                    "controller.search.points=2")  # fmt: skip
+    assert "front" not in plan_of(other)["subjects"][0]  # asked of another decision, so not taken over
+
+
+def test_a_trial_revises_the_plan_at_every_visit_and_is_told(world):
+    command, run = world
+    line = (f"run={run}", "trial=closed_loop", "trial.patients=3", "trial.pool=30", "decision.subject=P1")
+    new = command("recommend", *line)
+    (one,) = plan_of(new)["subjects"]
+    trial = one["trial"]
+    assert trial["patients"] == 3 and all(sum(course) <= 2.0 + 1e-6 for course in trial["courses"])
+    assert [course[0] for course in trial["courses"]] == [one["plan"]["on"][0]] * 3  # the first block is that of today
+    assert set(trial["objectives"]) == {"mean_log_burden", "time_to_progression", "drug_used"}
+    assert trial["statement"] in one["statement"] and "3 virtual patients" in trial["statement"]
+    rows = {row["name"]: row["value"] for row in json.loads((new / "results.json").read_text())}
+    gain = trial["objectives"]["drug_used"]["gain_of_revising"]
+    assert rows["plan.P1.gain_of_revising.drug_used.value"] == gain["value"]
+    kept = (new / "plan.json").stat().st_mtime_ns
+    (new / "DONE").unlink()
+    command("recommend", *line)
+    assert (new / "DONE").is_file() and (new / "plan.json").stat().st_mtime_ns == kept
+
+
 @pytest.mark.parametrize(
     "override, words",
     [
+        (["decision=drug_rule", "trial=closed_loop"], ["trial", "kind rule"]),
+        (["front=toxicity"], ["front=... for the subjects of a table", "drug_used"]),
+        (["front=drug_used", "objective=drug_used"], ["another measure than the objective"]),
+        (["front=drug_used", "front.shares=[1.5]"], ["shares of 0 or more and below 1"]),
         (["controller=momentum"], ["kind whole", "relax_and_round"]),
         (["constraint=standard"], ["constraint", "drug_budget"]),
         (["decision.subject=P9"], ["P9", "P0"]),

@@ -114,6 +114,10 @@ def test_the_answer_states_the_numbers_of_the_data(page: Path, full: r.ReportDat
     assert f"It helps in {100 * share:.0f} % of the draws" in page.read_text()
 
 
+def test_the_front_of_the_plan_is_said(page: Path) -> None:
+    assert "Front against total dose: from 24 Gy to 60 Gy, 5 plans." in page.read_text(encoding="utf-8")
+
+
 def test_what_is_worse_is_said(page: Path) -> None:
     text = page.read_text()
     assert "better in 5, worse in 2" in text

@@ -4,6 +4,7 @@ What fits is decided facet by facet, so all combinations are gone through in wor
 computation (search and decision, limits and decision, objective and curve, risk and losses) is tried on small problems.
 """
 
+import dataclasses
 import itertools
 from functools import cache
 
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tumortwin.cli_cohort_plan import NEVER
 from tumortwin.cli_decision import agents_of, check_region, kind_of, parts_of, picture_of, search_of
+from tumortwin.cli_front import front_rows
 from tumortwin.config import (
     FITS,
     ConfigError,
@@ -34,15 +36,17 @@ from tumortwin.control import (
     PlanningProblem,
     WeeklyFractions,
     curves,
+    hypervolume,
     plan,
     recommend,
+    sample_risk,
 )
 from tumortwin.control._evaluate import losses_of
 from tumortwin.models import IndependentClones
 from tumortwin.twin import Decision, SubjectDraw, TreatedSubject
 
 CANCERS = {"glioma": "scans", "lung": "cohort", "prostate": "cohort"}
-GROUPS = ("objective", "risk", "constraint", "controller")
+GROUPS = ("objective", "risk", "constraint", "controller", "front", "trial")
 STATES = ("sensitive", "resistant")
 DECISIONS = [
     (c, d) for c in CANCERS for d in group_options("decision") if CANCERS[c] in declared("decision", d)["pipeline"]
@@ -86,14 +90,14 @@ def parametrization_of(cancer: str, decision: str):
 
 
 @cache
-def facets_of(cancer: str, decision: str, constraint: str) -> dict[str, frozenset[str]]:
+def facets_of(cancer: str, decision: str, constraint: str, front: str = "none") -> dict[str, frozenset[str]]:
     decided = parametrization_of(cancer, decision)
     return {
         "pipeline": frozenset({CANCERS[cancer]}),
         "kind": frozenset({kind_of(decided)}),
         "decides": frozenset({agents_of(decided)}),
         "quantity": frozenset(STATES if CANCERS[cancer] == "cohort" else ()),
-        "limits": frozenset({"outcome" if constraint == "progression_free" else "decision"}),
+        "limits": frozenset({"outcome" if "progression_free" == constraint or "drug_used" == front else "decision"}),
     }
 
 
@@ -101,7 +105,7 @@ declared_once = cache(declared)
 
 
 def fits(cancer: str, decision: str, **chosen: str) -> bool:
-    facets = facets_of(cancer, decision, chosen["constraint"])
+    facets = facets_of(cancer, decision, chosen["constraint"], chosen.get("front", "none"))
     return not any(unfit(declared_once(group, name), facets) for group, name in chosen.items())
 
 
@@ -152,6 +156,11 @@ def test_every_choice_works_somewhere():
         ("glioma", "weekly_doses", {"objective": "drug_used"}, ["objective", "a patient with scans", "log_burden"]),
         ("glioma", "daily_doses", {"constraint": "standard"}, ["kind continuous", "kind weekly", "chemoradiation"]),
         ("prostate", "drug_doses", {"constraint": "progression_free", "controller": "momentum"}, ["outcome", "slsqp"]),
+        ("prostate", "drug_doses", {"front": "drug_used", "controller": "momentum"}, ["outcome", "slsqp", "front"]),
+        ("lung", "drug_on_off", {"front": "drug_used", "objective": "drug_used"}, ["front", "mean_log_burden"]),
+        ("lung", "drug_rule", {"trial": "closed_loop"}, ["trial", "kind rule", "none"]),
+        ("lung", "drug_on_off", {"front": "toxicity"}, ["front", "the subjects of a table", "drug_used"]),
+        ("glioma", "adjuvant_cycles", {"front": "toxicity"}, ["front", "decisions on temozolomide", "none"]),
     ],
 )  # fmt: skip
 def test_a_combination_that_does_not_fit_says_what_does(cancer, decision, chosen, words):
@@ -377,3 +386,92 @@ def test_radiotherapy_has_an_equal_effect_twin_and_a_drug_alone_has_none(decisio
     assert ("temozolomide" in found.toxicity_measure) != radiotherapy
     if found.equal_effect_plan is not None:
         assert found.equal_effect_plan.toxicity["bed_3_gy"] <= found.standard_of_care.toxicity["bed_3_gy"] + 1e-6
+
+
+# --- fronts ---
+
+
+@pytest.mark.parametrize("shares", [[], [0.5, 1.0], [-0.1]])
+def test_shares_of_a_front_that_are_none_are_refused(shares):
+    config = with_choices("glioma", "weekly_levels", front="toxicity")
+    config.front.shares = shares
+    with pytest.raises(ConfigError, match="required: shares(.|\n)*try:(.|\n)*front.shares"):
+        parts_of(config, parametrization_of("glioma", "weekly_levels"))
+
+
+def test_a_front_of_a_drug_is_the_best_schedule_for_each_number_of_intervals_on():
+    """Of two days at the full dose less, what is best among all schedules by brute force, and it is drawn and told."""
+    config = small_decision("prostate", "drug_on_off", controller="exhaustive", front="drug_used")
+    config.front.shares = [0.0, 0.5]
+    problem, parts = subject_problem(config), parts_of(config, parametrization_of("prostate", "drug_on_off"), STATES)
+    found = recommend(
+        problem, search_of(config.controller, problem.parametrization, None), continuous(problem),
+        fresh_draws=subject_draws(6, seed=1), aim=parts.aim, key=jax.random.key(0),
+    )  # fmt: skip
+    every = np.asarray(list(itertools.product((0.0, 1.0), repeat=4)))
+    risks = np.asarray([sample_risk(problem, jnp.asarray(v)) for v in every])
+    best = [risks[every.sum(axis=1) <= n].min() for n in (0, 1, 2)]
+    content = found.to_json()["front"]
+    np.testing.assert_allclose([p["price"] for p in content["points"]], [0.0, 28.0, 56.0])
+    np.testing.assert_allclose([p["risk"] for p in content["points"]], best)
+    assert [p["recommended"] for p in content["points"]] == [False, False, True]
+    standard = content["standard_of_care"]
+    assert standard["price"] == pytest.approx(HORIZON) and standard["risk"] < best[-1] and content["enough"] is None
+    fresh = problem.with_draws(subject_draws(6, seed=1))
+    assert content["points"][1]["fresh_risk"] == pytest.approx(
+        sample_risk(fresh, jnp.asarray(content["points"][1]["plan"]["on"]))
+    )
+    by_hand = hypervolume(
+        np.asarray([(p["risk"], p["price"]) for p in content["points"]]), [*content["reference"].values()]
+    )
+    assert content["hypervolume"] == pytest.approx(by_hand) and content["hypervolume_unit"] == "ln day"
+    assert "Front against drug used at the full dose: from 0 day" in found.describe()
+    picture = picture_of(found, origin=0.0, burden="psa", unit="ng/mL", name="subject_1")
+    assert "burden, times that under the standard of care against drug used at the full dose, day" in picture.caption
+    rows = {row["name"]: row["value"] for row in front_rows({"front": content}, "plan.P0")}
+    assert rows == {"plan.P0.front.hypervolume": content["hypervolume"]} and not front_rows({}, "plan.P0")
+
+
+def test_a_front_of_a_rule_limits_the_drug_on_average():
+    config = small_decision("prostate", "drug_rule", controller="exhaustive", front="drug_used")
+    config.controller.search.points = 4
+    config.front.shares = [0.9]
+    problem, parts = subject_problem(config), parts_of(config, parametrization_of("prostate", "drug_rule"), STATES)
+    found = recommend(
+        problem, search_of(config.controller, problem.parametrization, None), continuous(problem),
+        fresh_draws=subject_draws(6, seed=1), aim=parts.aim, key=jax.random.key(0),
+    )  # fmt: skip
+    assert found.trade_off is not None
+    prices = found.trade_off.front.values[:, 1]
+    assert len(prices) == 2 and prices[0] <= 0.9 * prices[1] + 1e-6 and prices[1] <= HORIZON
+
+
+def test_a_front_of_radiotherapy_ends_at_the_recommended_plan_and_says_what_is_enough():
+    """Levels of weeks: the equal-effect plan is on the front without a search, prices are those of the plans."""
+    problem, standard, search = scans_problem("weekly_levels", "exhaustive")
+    config = with_choices("glioma", "weekly_levels", front="toxicity")
+    config.front.shares = [0.5, 0.8]
+    aim = parts_of(config, parametrization_of("glioma", "weekly_levels")).aim
+    found = recommend(problem, search, standard, fresh_draws=problem.draws, aim=aim, key=jax.random.key(0))
+    assert found.trade_off is not None
+    points = found.trade_off.front.points
+    assert [p.values[1] for p in points] == pytest.approx([p.plan.toxicity["bed_3_gy"] for p in points])
+    assert points[-1].plan is found.plan and all(p.values[1] <= p.epsilon + 1e-6 for p in points)
+    assert (np.diff(found.trade_off.front.values[:, 0]) < 0.0).all()
+    enough = found.trade_off.enough
+    assert enough is not None and enough.values[0] <= found.trade_off.standard[0]
+    assert f"is {enough.values[1]:.3g} Gy" in found.describe() and "standard of care (" in found.describe()
+
+
+def test_earlier_fractions_count_in_the_price_and_leave_some_limits_to_no_plan():
+    problem, standard, search = scans_problem("weekly_levels", "exhaustive")
+    config = with_choices("glioma", "weekly_levels", front="total_dose")
+    config.front.shares = [0.2, 0.9]
+    aim = parts_of(config, parametrization_of("glioma", "weekly_levels")).aim
+    earlier = dataclasses.replace(problem.parametrization, earlier=(2.0,) * 10)
+    problem = dataclasses.replace(problem, parametrization=earlier)
+    held = np.asarray(standard) * (np.arange(6) < 4)
+    found = recommend(problem, search, jnp.asarray(held), fresh_draws=problem.draws, aim=aim, key=jax.random.key(0))
+    assert found.trade_off is not None
+    assert found.trade_off.standard[1] == pytest.approx(60.0) and len(found.trade_off.front.infeasible) == 1
+    assert "No plan keeps" in found.describe()

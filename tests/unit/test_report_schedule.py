@@ -1,5 +1,7 @@
 """The picture of schedules: what is given, what follows, what it costs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,12 @@ def test_both_schedules_and_the_front_are_drawn_and_said() -> None:
     assert f"plan {middle[0]:.2f}, standard of care {middle[1]:.2f} mm" in alone.caption and "tumor mass" in alone.alt
     assert has(pixels(alone.png), "#D55E00") and has(pixels(alone.png), "#6b7280")
     assert pixels(both.png).shape == pixels(alone.png).shape and both.png != alone.png
+    assert "Right: the front" in both.caption
+    assert "A front of 3 plans: tail of the mass against total dose, Gy" in both.alt
+    beside = dataclasses.replace(front, standard=(2.5, 60.0))
+    bare = schedule_picture(pair[:1], front=front)
+    marked = schedule_picture(pair[:1], front=beside)
+    assert marked.png != bare.png
     only = schedule_picture(pair[:1])
     assert only.png != alone.png
 

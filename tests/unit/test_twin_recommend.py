@@ -12,11 +12,13 @@ import twin_case as case
 from tumortwin.control import (
     Comparison,
     CVaR,
+    EffectiveDose,
     FractionDose,
     MeanLogBurden,
     PlanVariables,
     ProjectedGradient,
     Recommendation,
+    SecondAim,
     StartWindow,
     WeeklyFractions,
     curves,
@@ -171,6 +173,31 @@ def test_a_plan_is_judged_on_draws_that_it_was_not_chosen_with(monkeypatch, untr
     )
     assert len(planning) > 3 and len(fresh) > 3 and not planning & fresh
     assert np.unique(np.asarray(seen[UNTREATED[0]])).size == 50
+
+
+@pytest.mark.slow
+def test_a_front_of_weekly_fractions_buys_effect_with_normal_tissue():
+    """The tiny patient: less BED, more tumor; each limit is used up, and the plan at equal BED is a point too."""
+    problem = case.problem()
+    posterior, limits = some(problem), [StartWindow(7.0, 7.0), FractionDose(3.0), EffectiveDose(25.0)]
+    planning = planning_problem(
+        problem, posterior, WEEKS, MeanLogBurden(0.0, HORIZON), CVaR(0.5), limits,
+        start_window=(7.0, 7.0), horizon=HORIZON, n_draws=3, n_days=3, key=jax.random.key(0),
+    )  # fmt: skip
+    standard = WEEKS.uniform(2.0, 7.0)
+    found = recommend_schedule(
+        planning, posterior, ProjectedGradient(standard, max_gradients=6), standard, n_fresh=3,
+        aim=SecondAim(EffectiveDose, (0.25, 0.6), "normal-tissue BED", "Gy"), key=jax.random.key(2),
+    )  # fmt: skip
+    assert found.trade_off is not None and found.equal_effect_plan is not None
+    front = found.trade_off.front
+    risks, prices = front.values.T
+    most = found.plan.toxicity["bed_3_gy"]
+    assert most == pytest.approx(float(EffectiveDose(0.0).violation(found.plan.variables, WEEKS)))
+    np.testing.assert_allclose(prices[[0, 1, -1]], [0.25 * most, prices[1], most], rtol=0.02)
+    assert (np.diff(risks) < 0.0).all() and (np.diff(found.trade_off.fresh) < 0.0).all() and not front.infeasible
+    assert any(point.plan is found.equal_effect_plan for point in (*front.points, *front.dominated))
+    assert found.trade_off.hypervolume > 0.0 and "Front against normal-tissue BED" in found.describe()
 
 
 def test_a_single_draw_has_no_other_half():

@@ -100,6 +100,8 @@ class Root:
     constraint: Open = field(default_factory=dict)
     controller: Open = field(default_factory=dict)
     decision: Open = field(default_factory=dict)
+    front: Open = field(default_factory=dict)
+    trial: Open = field(default_factory=dict)
     surrogate: Open = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     cluster: Cluster = field(default_factory=Cluster)

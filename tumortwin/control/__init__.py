@@ -128,3 +128,6 @@ from tumortwin.control._toxicity import complication_probability as complication
 from tumortwin.control._toxicity import generalized_equivalent_dose as generalized_equivalent_dose
 from tumortwin.control._toxicity import organ_tolerances as organ_tolerances
 from tumortwin.control._toxicity import toxicity as toxicity
+from tumortwin.control._trade_off import SecondAim as SecondAim
+from tumortwin.control._trade_off import TradeOff as TradeOff
+from tumortwin.control._trade_off import trade_off as trade_off

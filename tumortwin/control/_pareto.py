@@ -13,6 +13,7 @@ from tumortwin.control._controller import AbstractController, optimize
 from tumortwin.control._infeasible import Infeasible
 from tumortwin.control._outcome import AbstractOutcomeLimit
 from tumortwin.control._plan import Plan, jsonable
+from tumortwin.control._planned import suitable_controller
 from tumortwin.control._problem import PlanningProblem
 
 
@@ -58,11 +59,12 @@ class ParetoFront:
 
 def pareto_front(
     problem: PlanningProblem,
-    controller: AbstractController,
+    controller: AbstractController | None,
     epsilons: Sequence[float],
     limit: Callable[[float], AbstractConstraint | AbstractOutcomeLimit],
     price: Callable[[Plan], float],
     *,
+    known: Sequence[Plan] = (),
     key: Array | None = None,
 ) -> ParetoFront:
     """The front of risk against a price, a plan for every value of a limit on the price.
@@ -71,14 +73,16 @@ def pareto_front(
 
     Unlike a weighted sum it reaches every point of a front that is not convex.
 
-    **Arguments:** `epsilons`, values of the limit; `limit(epsilon)`, the constraint, added to those of the problem;
-    `price(plan)`, what the plan really costs (at most epsilon).
+    **Arguments:** `controller`, or None for a suitable one; `epsilons`, values of the limit; `limit(epsilon)`, the
+    constraint, added to those of the problem; `price(plan)`, what the plan really costs (at most epsilon); `known`:
+    plans of the same problem that are there already, each a point whose epsilon is its price.
 
     **Good values:** limit `TotalDose`, epsilons 20 to 100 Gy in steps of 10, price `plan.toxicity["total_dose_gy"]`.
 
     **Reference:** Haimes, Lasdon and Wismer, IEEE Trans Syst Man Cybern 1 (1971).
     """
-    found, infeasible = [], []
+    found = [ParetoPoint(cost := float(price(p)), p, (float(p.risk["value"]), cost)) for p in known]
+    infeasible = []
     for index, epsilon in enumerate(epsilons):
         part = limit(float(epsilon))
         if isinstance(part, AbstractConstraint):
@@ -87,7 +91,8 @@ def pareto_front(
             held = problem.with_outcome_limits((*problem.outcome_limits, part))
         own_key = None if key is None else jax.random.fold_in(key, index)
         try:
-            plan = optimize(held, controller, name=f"limit {epsilon:g}", key=own_key)
+            chosen = suitable_controller(held) if controller is None else controller
+            plan = optimize(held, chosen, name=f"limit {epsilon:g}", key=own_key)
         except Infeasible:
             infeasible.append(float(epsilon))
             continue

@@ -24,6 +24,7 @@ from tumortwin.control._plan import Plan, jsonable, make_plan
 from tumortwin.control._planned import plan
 from tumortwin.control._problem import PlanningProblem
 from tumortwin.control._toxicity import NORMAL_TISSUE_ALPHA_BETA
+from tumortwin.control._trade_off import SecondAim, TradeOff, trade_off
 from tumortwin.inference import LARGEST_K_HAT
 
 
@@ -38,6 +39,7 @@ class Recommendation:
     (`recommended`, `equal_effect`, `standard_of_care`), paired; a draw that fails under one of them is in none.
     `curves`: what these draws go through, by plan, leaves [draw time].
     `prior_sensitivity`: the main gains of `plan` where the prior is trusted less and more (raised to `PRIOR_POWERS`).
+    `trade_off`: the front against a second aim, where one was asked for.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Recommendation:
     outcomes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     prior_sensitivity: tuple[Mapping[str, Any], ...] = ()
+    trade_off: TradeOff | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -72,6 +75,8 @@ class Recommendation:
                 "constraints": list(self.equal_effect_plan.constraints),
                 "risk": dict(self.equal_effect_plan.risk),
             }
+        if self.trade_off is not None:
+            found["front"] = self.trade_off.to_json()
         return jsonable(found)
 
     @property
@@ -100,7 +105,8 @@ class Recommendation:
                 f"probability of benefit {chance.value:.0%}, no relevant benefit (gain below {minimal:g}) "
                 f"in {none.value:.0%} of draws.{_warning(gain)}"
             )
-        return " ".join([*parts, *self._price()])
+        traded = [] if self.trade_off is None else [self.trade_off.describe()]
+        return " ".join([*parts, *self._price(), *traded])
 
     def _price(self) -> list[str]:
         """What the plan costs more or less than the standard of care."""
@@ -154,6 +160,7 @@ def recommend(
     fresh_log_prior: Float[np.ndarray, " draw"] | None = None,
     minimal_gains: Mapping[str, float] | None = None,
     objectives: Sequence[AbstractObjective] = (),
+    aim: SecondAim | None = None,
     level: float = 0.8,
     key: Array,
     on_step: OnStep | None = None,
@@ -166,16 +173,14 @@ def recommend(
 
     **Arguments:** `controller`, or None for a suitable one; the others as of `compare`, whose bootstrap takes `key`,
     and so does a search that draws random numbers (folded); `fresh_draws` must not be the draws of the problem;
-    `fresh_log_prior`: log density of the prior at each of them, for the gains where the prior is trusted less or more.
+    `fresh_log_prior`: log density of the prior at each of them, for the gains where the prior is trusted less or more;
+    `aim`: what the risk is traded against (`trade_off`), a further search for each of its shares.
 
     **Good values:** 30 x 2 Gy as the standard of care; 64-200 fresh draws.
     """
-    usable = np.isfinite(np.asarray(losses(problem, standard_of_care)[0]))
-    if not usable.any():
-        raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
-    problem = problem if usable.all() else problem.kept(usable)
+    problem, failed = _solvable(problem, standard_of_care)
     reference = make_plan(problem, standard_of_care, name="standard of care")
-    keys = [jax.random.fold_in(key, k) for k in (1, 2)]
+    keys = [jax.random.fold_in(key, k) for k in (1, 2, 3)]
     first = plan(problem, controller=controller, name="recommended", on_step=on_step, key=keys[0])
     plans = {"recommended": first, "standard_of_care": reference}
     if "bed_3_gy" in reference.toxicity:
@@ -202,17 +207,30 @@ def recommend(
             key,
         )
     )
+    traded = None
+    if aim is not None:
+        seen = {name: np.asarray(found.losses[0]) for name, found in judged.items()}
+        traded = trade_off(problem, controller, aim, plans, fresh, seen, key=keys[2])
     return Recommendation(
         first,
         plans.get("equal_effect"),
         reference,
         compared("recommended"),
         compared("equal_effect") if "equal_effect" in plans else None,
-        failed_draws=int((~usable).sum()),
+        failed_draws=failed,
         outcomes={name: found.losses[0][both] for name, found in judged.items()},
         curves={name: jax.tree.map(lambda leaf: leaf[both], found.curve) for name, found in judged.items()},
         prior_sensitivity=sensitivity,
+        trade_off=traded,
     )
+
+
+def _solvable(problem: PlanningProblem, variables: PyTree) -> tuple[PlanningProblem, int]:
+    """The problem on the draws that solve under a plan, and how many do not."""
+    usable = np.isfinite(np.asarray(losses(problem, variables)[0]))
+    if not usable.any():
+        raise ValueError(f"required: a draw that solves under the standard of care; received: none of {usable.size}")
+    return (problem if usable.all() else problem.kept(usable)), int((~usable).sum())
 
 
 PRIOR_POWERS = (0.8, 1.25)

@@ -332,7 +332,7 @@ class Plan:
 
     `outcome_name`, `outcome_unit`: what `Regimen.outcome` measures (`enhancing tumor volume on day 180`, `mm^3`).
     `equal_bed`: the recommended shape scaled to the standard's normal-tissue BED, if fraction size may explain a gain.
-    `picture`: doses and burden over time, where one was drawn.
+    `picture`: doses and burden over time, where one was drawn; `front`: what less of a second aim costs, in words.
     `benefit_from`: the smallest gain that counts as benefit, in the outcome's unit; `benefit_share`: the same as a
     share of the other regimen's outcome (the two add up); `risk`: what was minimised.
     """
@@ -349,6 +349,7 @@ class Plan:
     constraints: tuple[str, ...] = ()
     rows: tuple[PlanRow, ...] = ()
     picture: Picture | None = None
+    front: str = ""
 
     def __post_init__(self) -> None:
         others = [self.standard] if self.equal_bed is None else [self.standard, self.equal_bed]

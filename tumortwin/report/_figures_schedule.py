@@ -1,6 +1,7 @@
 """Schedules side by side: what is given and when, what the draws go through, and what a gain costs."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -16,6 +17,7 @@ from tumortwin.report._words import number, pretty_unit, with_unit
 COLORS = (PLAN_COLOR, STANDARD_COLOR, *BASELINE_COLORS)
 LEVELS = np.asarray([0.025, 0.25, 0.5, 0.75, 0.975])
 LANE_MM, CURVES_MM = 13.0, 58.0
+LETTERS = 34  # of a title beside the curves
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +39,16 @@ class ShownSchedule:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShownFront:
-    """A front of `risk` against `price` [point], both lower better, with the words of their axes."""
+    """A front of `risk` against `price` [point], both lower better, with the words of their axes.
+
+    `standard`: (risk, price) of the standard of care, where it is to be seen beside the front.
+    """
 
     risk: np.ndarray
     price: np.ndarray
     risk_words: str
     price_words: str
+    standard: tuple[float, float] | None = None
 
 
 def schedule_picture(
@@ -85,7 +91,11 @@ def schedule_picture(
         "Above: what is given, agent by agent. Below: the burden, line the median, dark half of the draws, pale 95 %. "
         f"Medians on day {day:g}: {', '.join(last)} {pretty_unit(unit)}.".replace(" .", ".")
     )
-    return Picture(name, render(draw), caption, f"Schedules and {burden_words} over time: {', '.join(last)}.")
+    alt = f"Schedules and {burden_words} over time: {', '.join(last)}."
+    if front is not None:
+        caption += f" Right: the front, {front.risk_words} against {front.price_words}, both lower is better."
+        alt += f" A front of {len(front.price)} plans: {front.risk_words} against {front.price_words}."
+    return Picture(name, render(draw), caption, alt)
 
 
 def _lane(axes: Axes, agent: str, schedules: Sequence[ShownSchedule], unit: str) -> None:
@@ -121,6 +131,12 @@ def _curves(axes: Axes, schedules: Sequence[ShownSchedule], words: str) -> None:
 def _front(axes: Axes, front: ShownFront) -> None:
     order = np.argsort(front.price)
     axes.step(front.price[order], front.risk[order], where="post", color=INK, lw=0.9)
-    axes.plot(front.price, front.risk, "o", color=PLAN_COLOR, ms=4)
-    axes.set_title(front.risk_words)
+    axes.plot(front.price, front.risk, "o", color=PLAN_COLOR, ms=4, label="front")
+    if front.standard is not None:
+        axes.plot(front.standard[1], front.standard[0], "s", color=STANDARD_COLOR, ms=4.5, label="standard of care")
+        axes.legend(loc="best")
+    values = np.append(front.risk, [] if front.standard is None else front.standard[0])
+    if values.min() > 0.0 and values.max() > 100.0 * values.min():
+        axes.set_yscale("log")
+    axes.set_title(textwrap.fill(front.risk_words, LETTERS))
     axes.set_xlabel(front.price_words)

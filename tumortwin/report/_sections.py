@@ -303,6 +303,7 @@ def plan_section(data: ReportData) -> Section:
         tables.append(_further(plan.rows))
     lead = [
         " ".join(sentences.plan_sentences(plan)),
+        *([plan.front] if plan.front else []),
         QUESTION,
     ]
     how = [words.sentence(f"Minimized: {plan.risk}")] if plan.risk else []

@@ -6,6 +6,8 @@ from tumortwin.twin._build import dropped_paths as dropped_paths
 from tumortwin.twin._build import on_frame as on_frame
 from tumortwin.twin._build import time_error as time_error
 from tumortwin.twin._build import unused_adc as unused_adc
+from tumortwin.twin._closed_loop import ClosedLoop as ClosedLoop
+from tumortwin.twin._closed_loop import closed_loop as closed_loop
 from tumortwin.twin._cohort import BurdenCurves as BurdenCurves
 from tumortwin.twin._cohort import CohortForecast as CohortForecast
 from tumortwin.twin._cohort import forecast_cohort as forecast_cohort

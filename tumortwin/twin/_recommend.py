@@ -19,6 +19,7 @@ from tumortwin.control import (
     Curve,
     PlanningProblem,
     Recommendation,
+    SecondAim,
     WeeklyFractions,
     curves,
     recommend,
@@ -230,6 +231,7 @@ def recommend_schedule(
     *,
     n_fresh: int = 64,
     objectives: Sequence[AbstractObjective] = (),
+    aim: SecondAim | None = None,
     minimal_gains: Mapping[str, float] | None = None,
     level: float | None = None,
     on_step: Any = None,
@@ -237,7 +239,7 @@ def recommend_schedule(
 ) -> Recommendation:
     """The recommended plan, for radiotherapy its equal-toxicity twin, and both against the standard of care.
 
-    Both are judged on `n_fresh` other draws. `controller`: None for a suitable one.
+    Both are judged on `n_fresh` other draws. `controller`: None for a suitable one; `aim`: of a front.
 
     The other draws come from the half of the posterior that `planning_problem` leaves alone. A posterior of a single
     draw has no other half. `level` of the CVaR gain that is reported: that of the risk which was minimized, 0.8 when it
@@ -255,6 +257,7 @@ def recommend_schedule(
         fresh_draws=decided(burden.problem, fresh, burden.origin),
         fresh_log_prior=np.asarray(burden.problem.prior.log_probability(fresh)),
         objectives=objectives,
+        aim=aim,
         minimal_gains=minimal_gains,
         level=float(plan_problem.risk.describe().get("level", 0.8)) if level is None else level,
         key=bootstrap_key,

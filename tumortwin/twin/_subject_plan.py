@@ -24,6 +24,7 @@ from tumortwin.control import (
     Plan,
     PlanningProblem,
     Recommendation,
+    SecondAim,
     plan,
     recommend,
 )
@@ -193,10 +194,12 @@ def recommend_for_subject(
     standard_of_care: Any,
     *,
     objectives: Sequence[AbstractObjective] = (),
+    aim: SecondAim | None = None,
     minimal_gains: Mapping[str, float] | None = None,
     key: Array,
 ) -> Recommendation:
-    """The plan of one subject against the standard of care, on fresh draws; further `objectives` beside the problem's.
+    """The plan of one subject against the standard of care, on fresh draws; further `objectives` beside the problem's,
+    and a front against `aim` where one is given.
 
     The prior whose weight `prior_sensitivity` changes is that of the population.
     """
@@ -208,6 +211,7 @@ def recommend_for_subject(
         fresh_draws=fresh.draws,
         fresh_log_prior=fresh.log_prior,
         objectives=others,
+        aim=aim,
         minimal_gains=minimal_gains,
         level=float(planning.risk.describe().get("level", DEFAULT_LEVEL)),
         key=key,
