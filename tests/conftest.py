@@ -3,8 +3,8 @@
 What is compiled is kept in `.pytest_cache`, in a folder for each worker (JAX writes its entries in place: another
 worker could read half of one). Tests compile many programs and run each for a moment: two thirds of their time was
 XLA's, so its optimization is off here, a third less time in all. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` tests
-what a run executes, as the questions of `tumortwin reproduce` and the benchmarks always do. The older way of writing
-fused loops (`xla_cpu_use_fusion_emitters=false`) takes another third: its loops are slower, and compiled sooner.
+what a run executes, as the questions of `tumortwin reproduce` and the benchmarks always do. With optimization off, the
+older way of writing fused loops (`xla_cpu_use_fusion_emitters=false`) saves another third: slower, sooner compiled.
 """
 
 import os
@@ -13,7 +13,10 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("EQX_ON_ERROR", "nan")  # as in a run: a program that calls back into Python is not kept
-for flag in ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_use_fusion_emitters=false"):
+FLAGS = ["--xla_cpu_prefer_vector_width=512"]
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+for flag in FLAGS:
     if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 

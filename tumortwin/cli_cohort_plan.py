@@ -57,6 +57,7 @@ from tumortwin.twin import (
 
 ONE_SUBJECT = "one subject is planned: a schedule common to several needs two or more (decision.subjects)"
 REVISED = 3  # folded into the key of a subject, whose first three are of the plan
+FEW_PATIENTS = 2  # an interval over patients needs as many
 NEVER = (0.0, 1e9)  # stop below nothing, restart above nothing: a rule that never stops
 SHOWN = ("expected_gain", "probability_of_benefit", "fraction_without_benefit")
 
@@ -205,7 +206,7 @@ def _planned(
     choice: SubjectChoice,
 ) -> list[Planned]:
     """The plan of every subject in turn, one compiled program for all."""
-    settings, decision, plans = config.controller, choice.decision, []
+    settings, decision, plans, sizes = config.controller, choice.decision, [], _sizes(config)
     controller = search_of(settings, decision.parametrization, choice.standard)
     further = _further(config, decision.horizon)
     with run.progress.task("schedules", total=len(choice.subjects)) as bar:
@@ -232,8 +233,7 @@ def _planned(
             except Infeasible as error:
                 refused = str(error)
             revised = None
-            if found is not None and int(config.trial.patients) > 0:
-                sizes: dict[str, Any] = {name: int(config.trial[name]) for name in ("patients", "pool")}
+            if found is not None and sizes["patients"]:
                 parts = (planning, found.plan, choice.standard, controller)
                 own_key = jax.random.fold_in(key, REVISED)
                 revised = closed_loop(
@@ -242,6 +242,18 @@ def _planned(
             plans.append(Planned(subject, planning, fresh, found, refused, revised))
             bar.update(done, len(choice.subjects))
     return plans
+
+
+def _sizes(config: DictConfig) -> dict[str, int]:
+    """Patients and pool of the trial; `ConfigError` for numbers that make none."""
+    sizes = {name: int(config.trial[name]) for name in ("patients", "pool")} if "pool" in config.trial else {}
+    least = int(config.controller.draws)
+    if sizes and (sizes["patients"] < FEW_PATIENTS or sizes["pool"] < least):
+        raise ConfigError(
+            f"required: trial.patients of {FEW_PATIENTS} or more and trial.pool of controller.draws ({least}) or more\n"
+            f"received: {sizes['patients']} and {sizes['pool']}\ntry:      trial=none for no trial"
+        )
+    return sizes or {"patients": 0, "pool": 0}
 
 
 def _further(config: DictConfig, horizon: float) -> tuple[AbstractObjective, ...]:

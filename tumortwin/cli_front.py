@@ -56,10 +56,9 @@ def shown_front(found: TradeOff | None) -> ShownFront | None:
 
 
 def front_rows(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The rows of results.json: the hypervolume, and the least that does what the standard of care does."""
-    if (front := content.get("front")) is None:
+    """The row of results.json: the least that does what the standard of care does. (A hypervolume stands beside its
+    reference in plan.json: alone it says nothing.)"""
+    front = content.get("front")
+    if front is None or front["enough"] is None:
         return []
-    rows = [row_of(f"{name}.front.hypervolume", front["hypervolume"], front["hypervolume_unit"])]
-    if front["enough"] is not None:
-        rows.append(row_of(f"{name}.front.enough", front["enough"], front["unit"]))
-    return rows
+    return [row_of(f"{name}.front.enough", front["enough"], front["unit"])]

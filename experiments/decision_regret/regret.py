@@ -30,12 +30,15 @@ def regrets(said: Float[np.ndarray, "option draw"], truth: Float[np.ndarray, "op
     """Regrets of what one planner `said` of every course, by the `truth`; the first `planning` draws choose the common
     course, the others judge."""
     fresh = truth[:, planning:]
-    own = said[:, planning:].argmin(axis=0)
+    heard = np.where(np.isfinite(said), said, np.inf)
+    own = heard[:, planning:].argmin(axis=0)
     best, worst = fresh.min(axis=0), fresh.max(axis=0)
-    personal = (fresh[own, np.arange(own.size)] - best) / (worst - best)
+    silent = np.isinf(heard[:, planning:]).all(axis=0)  # no answer at all: as bad as the worst
+    personal = np.where(silent, 1.0, (fresh[own, np.arange(own.size)] - best) / (worst - best))
     risk = CVaR(LEVEL)
     judged = np.array([float(risk(jnp.asarray(row))) for row in fresh])
     # A course with which somebody has no answer is not chosen.
-    planned = [float(risk(jnp.asarray(row))) if np.isfinite(row).all() else np.inf for row in said[:, :planning]]
+    planned = [float(risk(jnp.asarray(row))) if np.isfinite(row).all() else np.inf for row in heard[:, :planning]]
     common = int(np.argmin(planned))
-    return Regrets(personal, (judged[common] - judged.min()) / (judged.max() - judged.min()), own, common)
+    missed = 1.0 if np.isinf(planned).all() else (judged[common] - judged.min()) / (judged.max() - judged.min())
+    return Regrets(personal, missed, own, common)

@@ -21,12 +21,13 @@ from tumortwin.runs import Run, Verdict, at_most, measured
 from tumortwin.surrogates import random_design
 
 PLANNING, FRESH = 32, 48  # draws of the prior with which a common choice is made, and those that judge
-QUICK_PLANNING, QUICK_FRESH, QUICK_OPTIONS = 8, 8, 8
-# What is wanted of a course: little tumor all along, which rewards an early start, or on the last day, where only what
-# crowding and the front make of the order of kills is left to choose (without them nothing would be).
+QUICK_PLANNING, QUICK_FRESH, QUICK_EVERY = 8, 8, 7
+# What is wanted of a course: little tumor all along, which rewards an early start, or on the last day, where the sizes
+# of fractions count (equal toxicity is not equal kill), and what crowding and the front make of the order of kills.
 OBJECTIVES = {"mean_burden": slice(None), "last_burden": slice(-1, None)}
 JUDGED = "modes_with_pde"  # the surrogate as it is meant to be used
 RESAMPLES = 2000
+ALPHA, TUMOR_ALPHA_BETA = "mechanisms.radiotherapy.alpha", 10.0  # [Gy], as the model has it
 
 
 def main(config: DictConfig, run: Run) -> list[Verdict]:
@@ -38,7 +39,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     with run.stage("simulate", outputs=["training"]) as stage:
         if stage.needed:
             simulate_training(config, run, case)
-    choices = options()[:: len(options()) // QUICK_OPTIONS] if quick else options()
+    choices = options()[::QUICK_EVERY] if quick else options()
     count = QUICK_PLANNING if quick else PLANNING
     planning = random_design(case.prior, count, key=run.key("planning")).values
     fresh = random_design(case.prior, QUICK_FRESH if quick else FRESH, key=run.key("fresh")).values
@@ -49,12 +50,16 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
             said[name], solved[name] = table(planner, drawn, choices, bar.advance)
     every: dict[str, dict[str, Regrets]] = {}
     verdicts = [measured("courses", len(choices)), *(measured(f"{n}_pde_solved_share", v) for n, v in solved.items())]
+    share = expected["pde_solved_share"]
+    if not quick:
+        verdicts.append(at_most("pde_solved_share", solved[JUDGED], share["at_most"], share["unit"], share["source"]))
     for objective, days in OBJECTIVES.items():
         losses = {name: value[:, :, days].mean(axis=2) for name, value in said.items()}
         found = {name: regrets(value, losses[TRUTH], count) for name, value in losses.items()}
         every[objective] = found
         draw_losses(run, objective, losses, TRUTH, count)
         verdicts += stakes(objective, losses[TRUTH], choices, count)
+        verdicts.append(measured(f"{objective}_stake_of_fraction_sizes_alone", fraction_stake(fresh, choices), "ln"))
         verdicts += judged(objective, found, expected, judge=not quick)
     run.write_text("choices.json", json.dumps({k: chosen(v, choices) for k, v in every.items()}, indent=2))
     draw_regret(run, every, TRUTH)
@@ -97,13 +102,15 @@ def judged(objective: str, found: Mapping[str, Regrets], expected: dict, *, judg
     """Regrets by planner; those of the checked surrogate against their targets."""
     verdicts = []
     random = np.random.default_rng(0)
+    own = found[TRUTH].common  # the PDE, too, chooses by draws that do not judge
+    verdicts.append(measured(f"{objective}_{TRUTH}_common_regret", own))
     for name, regret in found.items():
         if name == TRUTH:
             continue
         label = f"{objective}_{name}"
         picks = random.integers(0, regret.personal.size, (RESAMPLES, regret.personal.size))
         low, high = np.quantile(regret.personal[picks].mean(axis=1), [0.025, 0.975])
-        for what, value in (("personal_regret", regret.personal.mean()), ("common_regret", regret.common)):
+        for what, value in (("personal_regret", regret.personal.mean()), ("common_regret", regret.common - own)):
             target = expected[what]
             limit = (target["at_most"], target["unit"], target["source"])
             strict = judge and name == JUDGED
@@ -115,6 +122,14 @@ def judged(objective: str, found: Mapping[str, Regrets], expected: dict, *, judg
             measured(f"{label}_best_course_found", np.mean(regret.personal == 0.0)),
         ]
     return verdicts
+
+
+def fraction_stake(fresh: Values, choices: Sequence[Option]) -> float:
+    """Mean over the fresh tumors of the range of alpha sum d (1 + d / (alpha/beta)) over the courses [ln]: what they
+    differ by on the last day where growth does not know how full a voxel is."""
+    doses = np.asarray([option.schedule.radiotherapy.doses for option in choices])
+    effect = (doses * (1.0 + doses / TUMOR_ALPHA_BETA)).sum(axis=1)
+    return float(np.mean(np.asarray(fresh[ALPHA])) * np.ptp(effect))
 
 
 def chosen(found: Mapping[str, Regrets], choices: Sequence[Option]) -> dict:

@@ -154,7 +154,7 @@ def test_a_front_is_written_drawn_told_and_taken_up_again(world):
     assert front["hypervolume"] > 0.0 and front["reference"]["price"] > 84.0 and len(front["points"]) >= 2
     assert front["statement"] in one["statement"] and "A front of" in one["picture"]["alt"]
     rows = {row["name"]: row["value"] for row in json.loads((new / "results.json").read_text())}
-    assert rows["plan.P1.front.hypervolume"] == front["hypervolume"]
+    assert ("plan.P1.front.enough" in rows) == (front["enough"] is not None)
     kept = (new / "plan.json").stat().st_mtime_ns
     (new / "DONE").unlink()
     command("recommend", *line)

@@ -10,6 +10,7 @@ import surrogate_case
 
 from experiments.decision_regret.mass import RHO, D, kills, learn_masses, log_masses
 from experiments.decision_regret.regret import regrets
+from experiments.decision_regret.run import JUDGED, TRUTH, fraction_stake, judged
 from experiments.decision_regret.schedules import ALPHA_BETA, BED_3, STANDARD, equally_toxic, options
 from tumortwin.cli_train import TrainingCase
 from tumortwin.inference import Training
@@ -77,6 +78,24 @@ def test_who_has_no_answer_for_a_course_does_not_choose_it():
     said = np.where(np.arange(3)[:, None] == 0, np.inf, truth)
     found = regrets(said, truth, 1)
     assert found.common_choice == 1 and (found.personal_choice == 1).all()
+    silent = regrets(np.full((3, 3), np.nan), truth, 1)
+    assert silent.common == 1.0 and (silent.personal == 1.0).all()
+
+
+def test_a_common_choice_is_judged_by_what_is_beyond_that_of_the_yardstick():
+    truth = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [4.0, 4.0, 4.0]])  # the planning draw says the first
+    found = {name: regrets(truth, truth, 1) for name in (TRUTH, JUDGED)}
+    target = {"at_most": 0.01, "unit": "1", "source": ""}
+    lines = judged("x", found, {"personal_regret": target, "common_regret": target}, judge=True)
+    values = {line.name: (line.value, line.ok, line.target) for line in lines}
+    assert values[f"x_{TRUTH}_common_regret"] == (0.25, True, None)
+    assert values[f"x_{JUDGED}_common_regret"] == (0.0, True, "<= 0.01")
+    assert values[f"x_{JUDGED}_personal_regret"] == (0.0, True, "<= 0.01")
+
+
+def test_equal_toxicity_is_not_equal_kill():
+    stake = fraction_stake({ALPHA: np.full(3, 0.035)}, options())
+    assert stake == pytest.approx(0.035 * (72.0 - 69.3), rel=0.05)
 
 
 def test_the_kill_of_the_mass_is_that_of_the_voxels():

@@ -4,6 +4,7 @@ Hydra refuses an unknown key of a typed node; the rest is ours: the YAML files a
 refused with the nearest ones offered, and a value must be of the kind of the value that it replaces.
 """
 
+import copy
 import dataclasses
 import functools
 import os
@@ -169,9 +170,19 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 @functools.lru_cache(maxsize=32)
-def _compose_kept(chosen: tuple[str, ...]) -> DictConfig:
-    """The choices of groups from the package's own folder, which does not change while a program runs; only read."""
-    return _compose(chosen)
+def _compose_kept(chosen: tuple[str, ...], where: str, changed: int) -> DictConfig:
+    """The choices of groups from the package's own folder as it is since `changed`, asked for from the folder `where`;
+    read, never written to."""
+    del where, changed
+    found = _compose(chosen)
+    OmegaConf.set_readonly(found, True)
+    return found
+
+
+def _last_change() -> int:
+    """When a file or folder of the package's configurations was last written [ns]."""
+    root = config_dir()
+    return max(path.stat().st_mtime_ns for path in (root, *root.rglob("*")))
 
 
 def _check_keys(base: DictConfig, keys: Sequence[str]) -> None:
@@ -255,12 +266,12 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | os.Pat
         if not (_is_group(override, extra) or override.is_add() or key.startswith("hydra.")):
             keys.append(key)
     with initialize_config_dir(config_dir=str(config_dir()), job_name="tumortwin", version_base=_VERSION_BASE):
-        base = _compose(chosen) if search else _compose_kept(tuple(chosen))
+        base = _compose(chosen) if search else _compose_kept(tuple(chosen), os.getcwd(), _last_change())
         _check_keys(base, keys)
         full = base if len(chosen) == len(search) + len(parsed) else _compose([*search, *overrides])
         _check_kinds(base, full, keys)
     _check_hydra(full.hydra)
-    hydra = full.hydra
+    hydra = copy.deepcopy(full.hydra)
     config = OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"])
     OmegaConf.set_struct(config, True)
     _check_root(config)

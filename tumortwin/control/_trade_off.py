@@ -76,7 +76,8 @@ class TradeOff:
 
     @property
     def reference(self) -> tuple[float, float]:
-        """A little worse, in each aim, than the worst of the front and the standard of care."""
+        """A little worse, in each aim, than the worst of the front and the standard of care. It moves with the front:
+        hypervolumes of two fronts compare only where it is the same."""
         every = np.concatenate([self.front.values, np.asarray([self.standard])])
         found = every.max(axis=0) + MARGIN * np.ptp(every, axis=0)
         return float(found[0]), float(found[1])
@@ -88,8 +89,9 @@ class TradeOff:
 
     @property
     def enough(self) -> ParetoPoint | None:
-        """The cheapest point whose risk is that of the standard of care or less."""
-        return self.front.smallest(self.standard[0])
+        """The cheapest point whose risk on fresh draws is that of the standard of care or less."""
+        good = [p for p, risk in zip(self.front.points, self.fresh, strict=True) if risk <= self.standard_fresh]
+        return min(good, key=lambda point: point.values[1], default=None)
 
     def relative(self, risk: float) -> float:
         """Of a log burden: exp(risk - that of the standard of care), both on fresh draws; else the risk itself."""
@@ -132,7 +134,8 @@ class TradeOff:
         unit, points = self.aim.unit, self.front.points
         told = [f"{p.values[1]:.3g} {unit} ({self._effect(r)})" for p, r in zip(points, self.fresh, strict=True)]
         spread = told[0] if len(told) == 1 else f"from {told[0]} to {told[-1]}, {len(told)} plans"
-        parts = [f"Front against {self.aim.words}: {spread}, on fresh draws."]
+        measure = str(self.risk.get("measure", "risk")).replace("_", " ")
+        parts = [f"Front against {self.aim.words}: {spread}. Effects are the {measure} over fresh draws."]
         enough, cost = self.enough, self.standard[1]
         if enough is None:
             parts.append(f"None within the limits is as good as the standard of care, which has {cost:.3g} {unit}.")
@@ -143,9 +146,7 @@ class TradeOff:
                 f"{unit} ({self._effect(risk)})."
             )
         if all(p.plan is not self.recommended for p in points):
-            parts.append(
-                "The recommended plan is not on it: another costs no more and risks no more; search longer for it."
-            )
+            parts.append("The recommended plan is not on it: another is as good with no more of it.")
         if self.front.infeasible:
             parts.append(f"No plan keeps {', '.join(f'{e:.3g}' for e in self.front.infeasible)} {unit}.")
         return " ".join(parts)

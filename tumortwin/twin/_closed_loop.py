@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from tumortwin.control import (
     AbstractController,
     AbstractObjective,
+    AbstractRisk,
     AbstractSlots,
     Infeasible,
     Plan,
@@ -32,31 +33,31 @@ from tumortwin.twin._subject_plan import SubjectDraw, TreatedSubject, subject_dr
 FEW_DRAWS = 10.0
 """Effective draws below which a posterior at a visit is not to be trusted."""
 
-SAME = 1e-6
-"""Doses that differ by less are the same."""
+SAME = 0.05
+"""Doses that differ by less than this share of the largest are the same: a search on other draws moves the rest."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Revised:
-    """One objective over the virtual patients: its mean under the standard of care, under the plan of the first day
-    (`open_loop`) and under the plan as it was revised (`closed_loop`); `gain`: open minus closed loop, paired, with its
-    interval over patients."""
+    """One objective over the virtual patients, as a loss (less is better: of a time to progression minus the days): its
+    mean under the standard of care, under the plan of the first day (`open_loop`) and under the plan as it was revised
+    (`closed_loop`); `gain`: open minus closed loop, paired, with its interval over patients; `risk`: the measure that
+    the plans were made for, over the patients, in the same order."""
 
     unit: str
     standard: float
     open_loop: float
     closed_loop: float
     gain: Difference
+    risk: tuple[float, float, float]
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        means = {
-            "standard_of_care": self.standard,
-            "open_loop": self.open_loop,
-            "closed_loop": self.closed_loop,
-        }
+        names = ("standard_of_care", "open_loop", "closed_loop")
+        means = dict(zip(names, (self.standard, self.open_loop, self.closed_loop), strict=True))
+        risks = dict(zip(names, self.risk, strict=True))
         gain = {"value": self.gain.mean, "low": self.gain.low, "high": self.gain.high}
-        return {"unit": self.unit, "mean": means, "gain_of_revising": gain}
+        return {"unit": self.unit, "mean_loss": means, "risk_of_loss": risks, "gain_of_revising": gain}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +66,9 @@ class ClosedLoop:
 
     `objectives`: name -> what it came to, that of the plan first; `courses` [patient component]: what was delivered,
     beside the `planned` one [component]; `effective` [patient]: of the draws that are weighed at the visits, how many
-    speak at the last one; `refused`: visits at which no plan kept the limits, so that the one before was kept to.
+    speak at the last one (0: none could explain what was read); `refused`: visits at which no plan kept the limits, so
+    that the one before was kept to; `unsolved`: patients left out of means and gains, as their burden could not be
+    solved under one of the three.
     """
 
     objectives: Mapping[str, Revised]
@@ -73,11 +76,13 @@ class ClosedLoop:
     courses: Float[np.ndarray, "patient component"]
     effective: Float[np.ndarray, " patient"]
     refused: int = 0
+    unsolved: int = 0
 
     @property
     def changed(self) -> float:
         """Share of the patients whose delivered course is not the one that was planned."""
-        return float(np.mean(np.abs(self.courses - self.planned).max(axis=1) > SAME))
+        largest = max(np.abs(self.planned).max(), np.abs(self.courses).max(), np.finfo(float).tiny)
+        return float(np.mean(np.abs(self.courses - self.planned).max(axis=1) > SAME * largest))
 
     def to_json(self) -> dict[str, Any]:
         """The entry `trial` of plan.json."""
@@ -86,6 +91,7 @@ class ClosedLoop:
             "objectives": {name: found.to_json() for name, found in self.objectives.items()},
             "changed": self.changed,
             "refused_visits": self.refused,
+            "unsolved_patients": self.unsolved,
             "planned": self.planned.tolist(),
             "courses": self.courses.tolist(),
             "effective_draws": self.effective.tolist(),
@@ -100,13 +106,15 @@ class ClosedLoop:
         )
         words = (
             f"Revised at every visit, on {len(self.courses)} virtual patients drawn from the posterior, the course "
-            f"changes in {self.changed:.0%} of them. Gain over the plan as it stands (95 %; below zero it is worse): "
-            f"{gains}."
+            f"changes in {self.changed:.0%} of them. Mean gain over the plan as it stands (95 %; below zero it is "
+            f"worse): {gains}."
         )
         if self.refused:
             words += f" At {self.refused} visits no plan kept the limits, and the one before was kept to."
         if few := int(np.sum(self.effective < FEW_DRAWS)):
             words += f" For {few} of them fewer than {FEW_DRAWS:g} draws speak at the last visit: too few to trust it."
+        if self.unsolved:
+            words += f" {self.unsolved} of them could not be solved and count for nothing."
         return words
 
 
@@ -130,8 +138,9 @@ def closed_loop(
     $$ w_s \\propto \\prod_{j \\le k} p\\left(y_j \\mid f(t_j; \\theta_s, u_{<j})\\right) $$
 
     A truth is a draw of the half of the posterior that the plan was not made with; what is read of it has the error of
-    the table. At each visit `pool` draws of the other half are weighed by all readings so far and as many as the plan
-    has are taken (systematic resampling); `controller` plans what is left (`RecedingHorizon`).
+    the table. The plan of the first day is `found`. At each later visit `pool` draws of the other half (at most as many
+    as it has) are weighed by all readings so far and as many as the plan has are taken (systematic resampling);
+    `controller` plans what is left (`RecedingHorizon`).
 
     **Arguments:** `planning`: the problem of the subject on `day` of its clock; `found`: the plan of the first day;
     `objectives` that are looked at beside the problem's own.
@@ -153,13 +162,15 @@ def closed_loop(
     usable = np.asarray(planning.draws.usable)
     planning = planning if usable.all() else planning.kept(usable)
     days, keys = decided.slots[0].days, jax.random.split(key, 4)
-    truths = _drawn(problem, posterior.halves()[1], subject, day, patients, keys[0])
-    cloud = _drawn(problem, posterior.halves()[0], subject, day, pool, keys[1])
+    first, second = posterior.halves()
+    truths = _drawn(problem, second, subject, day, patients, keys[0])
+    cloud = _drawn(problem, first, subject, day, min(pool, first.weights.size), keys[1])
+    planned = np.asarray(decided.vector(found.variables), float)
     search = suitable_controller(planning) if controller is None else controller
     places = jnp.searchsorted(jnp.asarray(burden.days), jnp.asarray(days))
     courses, clinics = [], []
     for k in range(truths.size):
-        clinic = _Clinic(problem, planning, cloud, truths.row(k), places, jax.random.fold_in(keys[2], k))
+        clinic = _Clinic(problem, planning, cloud, truths.row(k), places, planned, jax.random.fold_in(keys[2], k))
         horizon = RecedingHorizon(_OrAsBefore(search, clinic), days, days, clinic)
         delivered = optimize(planning, horizon, key=jax.random.fold_in(keys[3], k))
         courses.append(np.asarray(decided.vector(delivered.variables), float))
@@ -170,14 +181,21 @@ def closed_loop(
     alone = [planning.with_draws(truths.row(k).draws) for k in range(truths.size)]
     each = [losses(p, decided.variables(jnp.asarray(c)), every) for p, c in zip(alone, courses, strict=True)]
     closed = np.concatenate([np.asarray(values) for values in each], axis=1)
-    told = _told(every, standard, opened, closed, keys[3])
-    planned = np.asarray(decided.vector(found.variables), float)
+    solved = np.isfinite(np.stack([standard, opened, closed])).all(axis=(0, 1))
+    if not solved.any():
+        raise FloatingPointError(
+            f"required: a virtual patient whose burden can be solved; received: none of {patients}; try: other draws "
+            "(seed=...), or trial=none"
+        )
+    told = _told(every, planning.risk, standard[:, solved], opened[:, solved], closed[:, solved], keys[3])
     effective = np.asarray([clinic.effective for clinic in clinics])
-    return ClosedLoop(told, planned, np.stack(courses), effective, sum(clinic.refused for clinic in clinics))
+    refused, unsolved = sum(clinic.refused for clinic in clinics), patients - int(solved.sum())
+    return ClosedLoop(told, planned, np.stack(courses), effective, refused, unsolved)
 
 
 def _told(
     objectives: Sequence[AbstractObjective],
+    risk: AbstractRisk,
     standard: Float[np.ndarray, "objective patient"],
     opened: Float[np.ndarray, "objective patient"],
     closed: Float[np.ndarray, "objective patient"],
@@ -186,6 +204,7 @@ def _told(
     """Means and paired gains, objective by objective."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     subjects = np.arange(closed.shape[1])
+    each = [[float(risk(jnp.asarray(row))) for row in values] for values in (standard, opened, closed)]
     return {
         objective.name: Revised(
             unit=objective.gain_unit,
@@ -193,6 +212,7 @@ def _told(
             open_loop=float(opened[row].mean()),
             closed_loop=float(closed[row].mean()),
             gain=paired_bootstrap(opened[row], closed[row], subjects, rng=rng),
+            risk=(each[0][row], each[1][row], each[2][row]),
         )
         for row, objective in enumerate(objectives)
     }
@@ -233,18 +253,19 @@ class _Clinic:
         cloud: _Drawn,
         truth: _Drawn,
         places: Array,
+        planned: np.ndarray,
         key: Array,
     ) -> None:
         self.problem, self.planning, self.cloud, self.truth = problem, planning, cloud, truth
         self.places, self.key = places, key
         self.readings = np.ones(places.size)
-        self.before, self.refused = np.zeros(0), 0
-        self.effective = float(cloud.size)
+        self.before, self.refused = planned, 0
+        self.believed, self.effective, self.untouched = planning.draws, float(cloud.size), True
 
     def __call__(self, visit: Visit, key: Array) -> tuple[SubjectDraw, None]:
-        self.before = visit.delivered
-        if visit.index == 0:  # the last known reading is in the posterior already
+        if visit.index == 0:  # the last known reading is in the posterior already, and the plan is there
             return self.planning.draws, None
+        self.before, self.untouched = visit.delivered, False
         variables = self.planning.parametrization.variables(jnp.asarray(visit.delivered))
         seen = np.arange(self.readings.size)
         seen = (seen >= 1) & (seen <= visit.index)
@@ -255,24 +276,31 @@ class _Clinic:
         drawn = _read(self.problem, self.truth.error, real, jax.random.fold_in(self.key, visit.index))
         self.readings[visit.index] = float(drawn[0, visit.index])
         fit = _fit(self.problem, self.cloud.error, believed, jnp.asarray(self.readings), jnp.asarray(seen))
+        if not np.isfinite(self.readings[visit.index]) or not bool(jnp.isfinite(jnp.max(fit))):
+            self.effective = 0.0  # nothing believed explains what was read: believe what was believed before
+            return self.believed, None
         weights = np.exp(np.asarray(fit) - float(jnp.max(fit)))
         self.effective = float(weights.sum() ** 2 / np.sum(weights**2))
         rows = _systematic(weights, self.planning.n_draws, key)
-        return self.cloud.taken(rows).draws, None
+        self.believed = self.cloud.taken(rows).draws
+        return self.believed, None
 
 
 class _OrAsBefore(AbstractController):
-    """`controller`, or where no plan keeps the limits what was planned at the visit before."""
+    """The plan that is there on the first day, then `controller`, or where no plan keeps the limits what was planned at
+    the visit before."""
 
     controller: AbstractController
     clinic: _Clinic = eqx.field(static=True)
 
     def init(self, problem: PlanningProblem, *, key: Array | None = None) -> Plan:
+        before = problem.parametrization.variables(jnp.asarray(self.clinic.before))
+        if self.clinic.untouched:
+            return make_plan(problem, before, name="as planned")
         try:
             return optimize(problem, self.controller, key=key)
         except Infeasible:
             self.clinic.refused += 1
-            before = problem.parametrization.variables(jnp.asarray(self.clinic.before))
             return make_plan(problem, before, name="as planned before")
 
     def step(self, problem: PlanningProblem, state: Plan) -> Plan:
