@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 from normal_case import PATHS, Killed, agrees
 
-from tumortwin.inference import DelayedAcceptanceCalibrator, Posterior, Problem, calibrate
+from tumortwin.inference import DelayedAcceptanceCalibrator, Posterior, Problem, SmcCalibrator, calibrate
 
 KEY = jax.random.key(0)
 SHIFT, STRETCH = 0.1, 0.1
-SETTINGS = {"inner": 12, "search": 600, "draws": 1500, "warmup": 50, "chunk": 775, "vectorized": True}
+SETTINGS = {
+    "inner": 12,
+    "search": SmcCalibrator(particles=100),
+    "draws": 1500,
+    "warmup": 50,
+    "chunk": 775,
+    "vectorized": True,
+}
 
 
 def biased(model: linear.Line, days: tuple[float, ...]) -> jax.Array:
