@@ -105,7 +105,7 @@ class Hamiltonian(AbstractInnerKernel):
     leapfrog steps; `spread` of their size; `wanted` acceptance of the search. A leapfrog step is one gradient (with the
     value); a proposal of several steps takes one more at its start.
 
-    **Good values:** time 3 (half of it on average), wanted .8-.9, spread .2; longest at least `time` over the width of
+    **Good values:** time 3 (half of it on average), wanted .9-.95, spread .2; longest at least `time` over the width of
     the ridge in units of its length.
 
     **Limits:** (mathematical) between separate modes it does not travel. (For convenience) one step size for all
@@ -118,7 +118,7 @@ class Hamiltonian(AbstractInnerKernel):
     time: float = 3.0
     longest: int = 256
     spread: float = 0.2
-    wanted: float = 0.8
+    wanted: float = 0.9
 
     def __check_init__(self) -> None:
         if not (self.time > 0 and self.longest >= 1 and 0 <= self.spread < 1 and 0 < self.wanted < 1):
