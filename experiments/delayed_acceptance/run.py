@@ -24,6 +24,7 @@ from experiments.delayed_acceptance.emulator import Design, emulated
 from experiments.delayed_acceptance.figures import draw_costs, draw_pairs
 from tumortwin.inference import (
     DelayedAcceptanceCalibrator,
+    Hamiltonian,
     LaplaceCalibrator,
     NutsCalibrator,
     Problem,
@@ -39,6 +40,9 @@ from tumortwin.runs import Run, Verdict, at_least, at_most, measured
 NUTS, DELAYED, IMPORTANCE, INDEPENDENCE = "nuts", "delayed", "laplace_importance", "laplace_independence"
 DEGREES = 7.0  # of the Student proposals about the mode, as PsisCalibrator has them
 TIMED = 5
+KERNEL = Hamiltonian(wanted=0.9)
+# Of NUTS: with .8 it diverges on the ridge (on the design seed's emulator 29 times; with .95 6 times, with .98 never).
+ACCEPT = {"two_maps": 0.8, "one_map": 0.98}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +59,14 @@ class Sizes:
 
 FULL = Sizes(
     NutsCalibrator(warmup=150, draws=400, chunk=50),
-    {"inner": 40, "warmup": 25, "draws": 500, "chunk": 75},
+    {"kernel": KERNEL, "inner": 10, "warmup": 25, "draws": 500, "chunk": 75},
     2000,
     1000,
     Design(),
 )
 QUICK = Sizes(
     NutsCalibrator(chains=2, warmup=40, draws=60, chunk=50),
-    {"inner": 25, "warmup": 10, "draws": 65, "chunk": 75},
+    {"kernel": KERNEL, "inner": 5, "warmup": 10, "draws": 65, "chunk": 75},
     300,
     120,
     Design(16, 3, 8),
@@ -119,7 +123,8 @@ def answered(
         measured(f"{name}_gradient_over_solve", ratio),
     ]
     answers: dict[str, Answer] = {}
-    nuts = calibrate(problem, sizes.nuts, key=child_key(key, NUTS))
+    yardstick = dataclasses.replace(sizes.nuts, accept=ACCEPT[name])
+    nuts = calibrate(problem, yardstick, key=child_key(key, NUTS))
     spent, kept = nuts.diagnostics, sizes.nuts.draws / (sizes.nuts.draws + sizes.nuts.warmup)
     # Gradients are counted over warmup and draws together; trees of both are alike in these coordinates.
     gradients = ratio * spent["gradients"]

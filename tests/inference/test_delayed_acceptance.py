@@ -11,11 +11,26 @@ import numpy as np
 import pytest
 from normal_case import PATHS, Killed, agrees
 
-from tumortwin.inference import DelayedAcceptanceCalibrator, Posterior, Problem, calibrate
+from tumortwin.inference import (
+    DelayedAcceptanceCalibrator,
+    Hamiltonian,
+    Posterior,
+    Problem,
+    RandomWalk,
+    SmcCalibrator,
+    calibrate,
+)
 
 KEY = jax.random.key(0)
 SHIFT, STRETCH = 0.1, 0.1
-SETTINGS = {"inner": 12, "search": 600, "draws": 1500, "warmup": 50, "chunk": 775, "vectorized": True}
+SETTINGS = {
+    "inner": 12,
+    "search": SmcCalibrator(particles=100),
+    "draws": 1500,
+    "warmup": 50,
+    "chunk": 775,
+    "vectorized": True,
+}
 
 
 def biased(model: linear.Line, days: tuple[float, ...]) -> jax.Array:
@@ -42,8 +57,9 @@ def found(solve, **changed) -> Posterior:
     return calibrate(linear.problem(), calibrator, key=KEY)
 
 
-def test_a_wrong_surrogate_costs_solves_and_not_truth():
-    posterior = found(biased)
+@pytest.mark.parametrize(("kernel", "inner"), [(RandomWalk(), 12), (Hamiltonian(), 3)])
+def test_a_wrong_surrogate_costs_solves_and_not_truth(kernel, inner):
+    posterior = found(biased, kernel=kernel, inner=inner)
     # By the surrogate alone the answer would be another one, in closed form too.
     rows = linear.design() + np.outer(np.repeat(linear.DAYS, 5), [0.0, STRETCH])
     values = np.concatenate([np.asarray(datum.values) for datum in linear.problem().data]) - SHIFT
@@ -60,16 +76,19 @@ def test_a_wrong_surrogate_costs_solves_and_not_truth():
     # Every outer step is one solve at most, and one that went nowhere is none.
     total = 4 * (SETTINGS["warmup"] + SETTINGS["draws"])
     assert total * said["first_stage_moved"] * 0.9 < said["solves"] < total
-    assert said["surrogate_solves"] > 10 * said["solves"]
+    asked = said["surrogate_solves"] + said["surrogate_gradients"]
+    assert asked > 0.9 * inner * said["solves"]
+    assert (said["surrogate_gradients"] > 0.9 * inner * said["solves"]) == isinstance(kernel, Hamiltonian)
     assert said["solves_per_effective_draw"] == pytest.approx(said["solves"] / said["ess"])
 
 
-def test_a_surrogate_that_is_the_model_is_always_accepted():
-    posterior = found(linear.solve)
+@pytest.mark.parametrize(("kernel", "inner"), [(RandomWalk(), 12), (Hamiltonian(), 3)])
+def test_a_surrogate_that_is_the_model_is_always_accepted(kernel, inner):
+    posterior = found(linear.solve, kernel=kernel, inner=inner)
     agrees(posterior, (MEAN, COVARIANCE))
     assert posterior.diagnostics["second_stage_accepted"] == 1.0
     assert posterior.diagnostics["direct_accepted"] < 0.8  # a plain step may be refused
-    assert posterior.diagnostics["ess"] > found(biased).diagnostics["ess"]
+    assert posterior.diagnostics["ess"] > found(biased, kernel=kernel, inner=inner).diagnostics["ess"]
 
 
 def test_where_the_surrogate_is_zero_the_chain_gets_by_plain_steps_and_says_so():

@@ -16,6 +16,9 @@ from tumortwin.inference._convergence import require_converged as require_conver
 from tumortwin.inference._correlation import correlation_volume as correlation_volume
 from tumortwin.inference._correlation import reweight as reweight
 from tumortwin.inference._delayed_acceptance import DelayedAcceptanceCalibrator as DelayedAcceptanceCalibrator
+from tumortwin.inference._delayed_kernels import AbstractInnerKernel as AbstractInnerKernel
+from tumortwin.inference._delayed_kernels import Hamiltonian as Hamiltonian
+from tumortwin.inference._delayed_kernels import RandomWalk as RandomWalk
 from tumortwin.inference._diagnostics import Coverage as Coverage
 from tumortwin.inference._diagnostics import coverage as coverage
 from tumortwin.inference._diagnostics import covers as covers

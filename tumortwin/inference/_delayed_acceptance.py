@@ -1,31 +1,34 @@
 """A cheap density proposes, the model's own accepts: the chain's law is the posterior of the model."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from tumortwin.inference._calibrate import AbstractCalibrator, State, child_key, state_key
+from tumortwin.inference._delayed_kernels import AbstractInnerKernel, RandomWalk, Spot
+from tumortwin.inference._delayed_search import tuned
 from tumortwin.inference._identifiability import contraction_statement
 from tumortwin.inference._laplace import constrained_draws
 from tumortwin.inference._posterior import Posterior
 from tumortwin.inference._problem import AbstractProblem, Problem
+from tumortwin.inference._smc import SmcCalibrator
 
-# Roberts & Rosenthal (2001), Stat. Sci. 16:351: scale and acceptance of a random walk on a normal target.
-WALK, WANTED = 2.38, 0.234
-ROUNDS = 10  # of the search, each with the covariance that the one before has found
-GAIN = 1.0  # the log of a scale changes by at most this for one proposal, and by less and less
 ATTEMPTS = 1000  # points tried for every chain until one is possible
-HALFWAY = 0.5
 LARGEST_R_HAT = 1.05  # beyond it a sample is not called reliable; `require_converged` is stricter
+SEARCH = "search_"
+Steps: TypeAlias = tuple[Array, Array]
+"""`factor` and `scale` of a step."""
+Proposed: TypeAlias = tuple[Array, Array, Array, Array]
+"""A place, the log of the cheap density there, and the densities and gradients that it took."""
 
 
 class DelayedAcceptanceCalibrator(AbstractCalibrator):
-    """Two-stage Metropolis: `inner` random-walk steps on a surrogate's density, then one solve of the model.
+    """Two-stage Metropolis: `inner` steps of `kernel` on a surrogate's density, then one solve of the model.
 
     $$ y \\sim K^*_n(x, \\cdot), \\quad K^* \\text{ reversible for } \\pi^*, \\qquad
        a(x, y) = \\min\\Big(1, \\frac{\\pi(y)\\, \\pi^*(x)}{\\pi(x)\\, \\pi^*(y)}\\Big) $$
@@ -40,30 +43,39 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
     and `sample_reliable` is 0 where there are any, since a chain crosses that border by direct steps alone, or where
     R-hat exceeds 1.05.
 
-    The search before (`search` steps a chain, on the surrogate only) finds the covariance and the scale of the random
-    walk; both are then fixed, so that nothing adapts while the model is asked. No gradient is taken of either.
+    The search before, on the surrogate only: `search` carries particles from the prior to the surrogate's posterior
+    (chains that climb by themselves may end on a lesser mode and stay there), their covariance is that of the steps,
+    and `tuning` steps a chain find the size of one. All is then fixed: nothing adapts while the model is asked. Of the
+    model no gradient is taken, of the surrogate where the kernel wants it.
 
     **Arguments:** `surrogate`: a problem in the same coordinates (`stand_in`, or any other `AbstractProblem` of the
-    same parameters); `inner` steps a proposal; `direct` share of plain steps; `search` steps a chain; `chains`,
-    `warmup` and `draws` each; `chunk` transitions a step; `vectorized`: chains side by side (small states) or one after
-    another (3-D; a proposal that ended where it began is then really not solved).
+    same parameters); `kernel`: `RandomWalk()`, or `Hamiltonian()` for thin, bent ridges; `inner` steps a proposal;
+    `direct` share of plain steps; `search`: the stage before; `tuning` steps a chain; `chains`, `warmup` and `draws`
+    each; `chunk` transitions a step; `vectorized`: chains side by side (small states) or one after another (3-D; a
+    proposal that ended where it began is then really not solved).
 
-    **Good values:** inner 10-50 (some five steps a parameter and more, as they are nearly free); direct .05-.1; search
-    500 steps a round (ten rounds) and more; warmup 20-50, since the chains start in the surrogate's posterior.
+    **Diagnostics:** `solves` of the model; `surrogate_solves`: densities of the surrogate without a gradient, and
+    `surrogate_gradients`: with one; of the search, the tuning and the chains together. `search_reliable` 0: the
+    particles had not forgotten where they were; the chains are right all the same, but may start too close together.
+
+    **Good values:** inner 10-50 of the random walk (some five a parameter and more, as they are nearly free), 5-10
+    Hamiltonian; direct .05-.1; tuning 200; warmup 20-50, since the chains start in the surrogate's posterior. A dear
+    surrogate: `SmcCalibrator(particles=100, sweeps=20, vectorized=False)`.
 
     **Limits:** (mathematical) where the surrogate's tails are thinner than the model's, pi / pi* has no bound and a
     chain may sit in a tail for long; R-hat and the effective draws of several chains say so late. A surrogate with one
-    of two modes leaves the other to the direct steps. (For convenience) the inner chain is a random walk: on a thin,
-    bent ridge it does not travel, however good the surrogate (`experiments/delayed_acceptance`).
+    of two modes leaves the other to the direct steps. (For convenience) the coordinates are those of one covariance.
 
     Reference: Christen & Fox (2005), J. Comput. Graph. Stat. 14:795; Liu (2001), Monte Carlo Strategies in Scientific
     Computing, 9.4.3 (surrogate transitions); Lykkegaard et al. (2023), SIAM/ASA J. Uncertain. Quantif. 11:1.
     """
 
     surrogate: AbstractProblem
+    kernel: AbstractInnerKernel = RandomWalk()
     inner: int = 25
     direct: float = 0.05
-    search: int = 5000
+    search: SmcCalibrator = SmcCalibrator(particles=400, sweeps=200)
+    tuning: int = 200
     chains: int = 4
     warmup: int = 25
     draws: int = 250
@@ -71,12 +83,17 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
     vectorized: bool = False
 
     def __check_init__(self) -> None:
-        sizes = (self.inner, self.search // (2 * ROUNDS), self.chunk, self.warmup + 1)
+        sizes = (self.inner, self.tuning // 2, self.chunk, self.warmup + 1)
         if min(sizes) < 1 or self.chains < 2 or self.draws < 4 or not 0 < self.direct < 1:
             raise ValueError(
-                f"required: inner and chunk at least 1, search at least {2 * ROUNDS}, 2 chains, 4 draws, and "
-                "0 < direct < 1 (without plain steps a surrogate that is zero leaves a hole); received: "
-                f"{self.inner}, {self.chunk}, {self.search}, {self.chains}, {self.draws}, {self.direct}"
+                "required: inner and chunk at least 1, tuning at least 2, 2 chains, 4 draws, and 0 < direct < 1 "
+                "(without plain steps a surrogate that is zero leaves a hole); received: "
+                f"{self.inner}, {self.chunk}, {self.tuning}, {self.chains}, {self.draws}, {self.direct}"
+            )
+        if self.search.weigh_by is not None or self.search.particles < self.chains:
+            raise ValueError(
+                "required: a search with weigh_by=None (the surrogate has its weights) and a particle for every chain; "
+                f"received: {self.search.weigh_by}, {self.search.particles} for {self.chains}"
             )
 
     def init(self, problem: AbstractProblem, *, key: Array) -> State:
@@ -86,17 +103,33 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
                 f"received: {', '.join(self.surrogate.names)}"
             )
         weights = {"weights": np.asarray(problem.weights)} if isinstance(problem, Problem) else {}
-        return {"key": np.asarray(jax.random.key_data(key)), "z": np.zeros((self.chains, problem.size)), **weights}
+        searching = self.search.init(self.surrogate, key=child_key(key, "search"))
+        if not np.isfinite(np.asarray(_densities(self.surrogate, jnp.asarray(searching["z"])))).any():
+            raise FloatingPointError(
+                "required: a surrogate that is not zero over all of the prior; received: one that is at all of "
+                f"{self.search.particles} points; try: another surrogate"
+            )
+        return {
+            "key": np.asarray(jax.random.key_data(key)),
+            "z": np.zeros((self.chains, problem.size)),
+            **weights,
+            **{SEARCH + name: value for name, value in searching.items()},
+        }
 
     def step(self, problem: AbstractProblem, state: State) -> State:
-        """The search on the surrogate, the first solves, or one chunk of every chain."""
+        """A step of the search, the size of a step with the first solves, or one chunk of every chain."""
         if "chain_z" not in state:
-            return {**state, **self._start(problem, state)}
+            searching = _searching(state)
+            if not self.search.terminate(self.surrogate, searching):
+                moved = self.search.step(self.surrogate, searching)
+                return {**state, **{SEARCH + name: value for name, value in moved.items()}}
+            rest = {name: value for name, value in state.items() if not name.startswith(SEARCH)}
+            return {**rest, **self._start(problem, state)}
         done = state["chain_z"].shape[1]
         keys = jax.random.split(jax.random.fold_in(child_key(state_key(state), "delayed"), done), self.chains)
         here = _Place(*(jnp.asarray(state[name]) for name in ("z", "target", "cheap")))
-        walk = jnp.asarray(state["factor"])
-        there, seen = _transitions(self, problem, walk, here, keys)
+        steps = jnp.asarray(state["factor"]), jnp.asarray(state["scale"])
+        there, seen = _transitions(self, problem, steps, here, keys)
         grown = {
             f"chain_{name}": np.concatenate([state[f"chain_{name}"], np.asarray(rows)], axis=1)
             for name, rows in seen._asdict().items()
@@ -109,8 +142,12 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
 
     def progress(self, problem: AbstractProblem, state: State) -> tuple[int, int]:
         del problem
-        total = 1 - (-(self.warmup + self.draws) // self.chunk)
-        return (1 + state["chain_z"].shape[1] // self.chunk if "chain_z" in state else 0), total
+        chunks = -(-(self.warmup + self.draws) // self.chunk)
+        if "chain_z" not in state:
+            done, total = self.search.progress(self.surrogate, _searching(state))
+            return done, total + 1 + chunks
+        found = int(state["search_steps"])
+        return found + 1 + state["chain_z"].shape[1] // self.chunk, found + 1 + chunks
 
     def postprocess(self, problem: AbstractProblem, state: State) -> Posterior:
         kept = slice(self.warmup, self.warmup + self.draws)
@@ -127,7 +164,9 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
                 "r_hat": r_hat,
                 "ess": float(np.min(ess)),
                 "solves": solves,
-                "surrogate_solves": self._surrogate_solves(state),
+                "surrogate_solves": float(state["first_densities"] + state["chain_densities"].sum()),
+                "surrogate_gradients": float(state["first_gradients"] + state["chain_gradients"].sum()),
+                "search_reliable": float(state["first_reliable"]),
                 "solves_per_effective_draw": solves / float(np.min(ess)),
                 "first_stage_moved": _share(state["chain_moved"], ~state["chain_direct"]),
                 "second_stage_accepted": _share(state["chain_accepted"], state["chain_moved"]),
@@ -142,38 +181,39 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
             monte_carlo_error={path: _standard_error(value) for path, value in draws.items()},
         )
 
-    def _surrogate_solves(self, state: State) -> float:
-        """Densities of the surrogate: the search, the inner steps, and one for every direct step."""
-        plain = float(state["chain_direct"].sum())
-        return self.chains * self.search + self.inner * (state["chain_direct"].size - plain) + plain
-
     def _start(self, problem: AbstractProblem, state: State) -> State:
         """Covariance and scale from the surrogate, and a possible point of both densities for every chain."""
-        key = child_key(state_key(state), "search")
-        z = self._possible(key)
-        size, steps = problem.size, self.search // ROUNDS
-        factor = HALFWAY * jnp.eye(size)
-        scale = jnp.asarray(WALK / np.sqrt(size))
-        rows = np.zeros((self.chains, 0, size))
-        for i in range(ROUNDS):
-            keys = jax.random.split(jax.random.fold_in(key, i), self.chains)
-            z, scales, path = _searched(self.surrogate, factor, scale, z, keys, steps)
-            rows = np.asarray(path)[:, steps // 2 :]
-            scale = jnp.exp(jnp.mean(jnp.log(scales)))
-            if i < ROUNDS - 1:
-                factor, scale = _factor(rows, factor, scale), jnp.asarray(WALK / np.sqrt(size))
-        places, solves = self._solved_starts(problem, np.array(z), rows.reshape(-1, size), child_key(key, "starts"))
+        searching, key = _searching(state), child_key(state_key(state), "tuning")
+        particles = searching["z"]
+        found = tuned(self.surrogate, self.kernel, particles, chains=self.chains, steps=self.tuning, key=key)
+        places, solves = self._solved_starts(problem, found.z, particles, child_key(key, "pool"))
+        densities, gradients = self._searched(searching)
         empty = np.zeros((self.chains, 0))
         flags = {f"chain_{name}": empty.astype(bool) for name in ("direct", "moved", "solved", "accepted")}
         return {
             **places,
-            "factor": np.asarray(scale * factor),
+            "factor": np.asarray(found.factor),
+            "scale": np.asarray(found.scale),
+            "search_steps": np.asarray(self.search.progress(self.surrogate, searching)[1]),
             "first_solves": np.asarray(solves),
-            "chain_z": np.zeros((self.chains, 0, size)),
-            "chain_target": empty,
-            "chain_cheap": empty,
+            "first_densities": np.asarray(densities + found.densities + solves),
+            "first_gradients": np.asarray(gradients + found.gradients),
+            "first_reliable": np.asarray(
+                self.search.postprocess(self.surrogate, searching).diagnostics["sample_reliable"]
+            ),
+            "chain_z": np.zeros((self.chains, 0, problem.size)),
+            **{f"chain_{name}": empty for name in ("target", "cheap", "densities", "gradients")},
             **flags,
         }
+
+    def _searched(self, searching: State) -> tuple[float, float]:
+        """Densities and gradients of the surrogate in the search."""
+        asked = float(searching["solves"]) + self.search.particles  # the first look, in `init`
+        if self.search.kernel != "hmc":
+            return asked, 0.0
+        # It counts its leapfrog steps alone: a trajectory takes a gradient more, and a density.
+        leapfrog = self.search.leapfrog
+        return asked / leapfrog, asked * (leapfrog + 1) / leapfrog
 
     def _solved_starts(
         self, problem: AbstractProblem, points: np.ndarray, pool: np.ndarray, key: Array
@@ -190,19 +230,6 @@ class DelayedAcceptanceCalibrator(AbstractCalibrator):
         raise FloatingPointError(
             f"required: a point of the surrogate's posterior at which the model's density is not zero, for each of "
             f"{self.chains} chains; received: none in {ATTEMPTS} tries; try: another surrogate"
-        )
-
-    def _possible(self, key: Array) -> Array:
-        """Points halfway between draws of the prior and its middle, where the surrogate is not zero."""
-        found: list[np.ndarray] = []
-        for i in range(ATTEMPTS // self.chains):
-            drawn = HALFWAY * self.surrogate.sample_prior(self.chains, key=jax.random.fold_in(key, ROUNDS + i))
-            found += list(np.asarray(drawn)[np.isfinite(np.asarray(_densities(self.surrogate, drawn)))])
-            if len(found) >= self.chains:
-                return jnp.asarray(np.stack(found[: self.chains]))
-        raise FloatingPointError(
-            f"required: a surrogate that is not zero over all of the prior; received: {len(found)} of {ATTEMPTS} "
-            "points at which it is not; try: another surrogate"
         )
 
 
@@ -224,6 +251,8 @@ class _Seen(NamedTuple):
     moved: Array
     solved: Array
     accepted: Array
+    densities: Array
+    gradients: Array
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:
@@ -237,21 +266,13 @@ def _standard_error(draws: np.ndarray) -> np.ndarray:
     return error.reshape(draws.shape[2:])
 
 
-def _factor(rows: np.ndarray, before: Array, scale: Array) -> Array:
-    """Triangular factor of the covariance of the second half of a round, held by the one before.
-
-    The proposals of the round count as one draw a parameter: chains that hardly moved do not end in a singular matrix.
-    """
-    flat = rows.reshape(-1, rows.shape[-1])
-    size = flat.shape[1]
-    moved = np.asarray(scale * before)
-    spread = np.cov(flat, rowvar=False).reshape(size, size)
-    n = len(flat) / 10.0  # neighbors of a random walk are alike
-    return jnp.asarray(np.linalg.cholesky((n * spread + size * moved @ moved.T) / (n + size)))
+def _searching(state: State) -> State:
+    """The part of a state that is the search's."""
+    return {name.removeprefix(SEARCH): value for name, value in state.items() if name.startswith(SEARCH)}
 
 
 @eqx.filter_jit
-def _densities(problem: AbstractProblem, z: Float[Array, "chain parameter"]) -> Array:
+def _densities(problem: AbstractProblem, z: Array) -> Array:
     return jax.lax.map(problem.log_density, z)
 
 
@@ -260,62 +281,35 @@ def _both(settings: DelayedAcceptanceCalibrator, problem: AbstractProblem, z: Ar
     return jax.lax.map(problem.log_density, z), jax.lax.map(settings.surrogate.log_density, z)
 
 
-def _walked(
-    surrogate: AbstractProblem, factor: Array, z: Array, value: Array, key: Array
-) -> tuple[Array, Array, Array]:
-    """One random-walk step on the surrogate, and the chance with which it was taken."""
-    move_key, accept_key = jax.random.split(key)
-    there = z + factor @ jax.random.normal(move_key, z.shape)
-    found = surrogate.log_density(there)
-    chance = jnp.where(jnp.isfinite(found), jnp.exp(jnp.minimum(found - value, 0.0)), 0.0)
-    taken = jax.random.uniform(accept_key) < chance
-    return jnp.where(taken, there, z), jnp.where(taken, found, value), chance
-
-
-@eqx.filter_jit
-def _searched(
-    surrogate: AbstractProblem, factor: Array, scale: Array, z: Array, keys: Array, steps: int
-) -> tuple[Array, Array, Array]:
-    """A round of the search: last places, scales and paths [chain, step, parameter]."""
-
-    def one(start: Array, key: Array) -> tuple[Array, Array, Array]:
-        def step(carry: tuple[Array, Array, Array], given: tuple[Array, Array]) -> tuple[tuple, Array]:
-            place, value, size = carry
-            own, i = given
-            place, value, chance = _walked(surrogate, size * factor, place, value, own)
-            return (place, value, size * jnp.exp(GAIN * (chance - WANTED) / jnp.sqrt(i + 1.0))), place
-
-        first = (start, surrogate.log_density(start), scale)
-        given = (jax.random.split(key, steps), jnp.arange(steps))
-        (place, _, size), path = jax.lax.scan(step, first, given)
-        return place, size, path
-
-    return jax.vmap(one)(z, keys)
-
-
 def _outer(
-    settings: DelayedAcceptanceCalibrator, problem: AbstractProblem, factor: Array, here: _Place, key: Array
+    settings: DelayedAcceptanceCalibrator, problem: AbstractProblem, steps: Steps, here: _Place, key: Array
 ) -> tuple[_Place, _Seen]:
     """One outer step: a proposal by the surrogate or a plain one, and at most one solve."""
     kind_key, inner_key, accept_key = jax.random.split(key, 3)
     direct = jax.random.uniform(kind_key) < settings.direct
-    possible = jnp.isfinite(here.cheap)
+    possible, (factor, scale) = jnp.isfinite(here.cheap), steps
+    density, kernel = settings.surrogate.log_density, settings.kernel
+    none = jnp.asarray(0)
 
-    def by_surrogate(start: Array) -> tuple[Array, Array]:
-        def step(carry: tuple[Array, Array], own: Array) -> tuple[tuple[Array, Array], None]:
-            return _walked(settings.surrogate, factor, *carry, own)[:2], None
+    def by_surrogate(start: Array) -> Proposed:
+        def step(carry: tuple[Spot, Array, Array], own: Array) -> tuple[tuple[Spot, Array, Array], None]:
+            spot, densities, gradients = carry
+            moved = kernel.move(density, factor, scale, spot, key=own)
+            return (moved.spot, densities + moved.densities, gradients + moved.gradients), None
 
-        return jax.lax.scan(step, (start, here.cheap), jax.random.split(inner_key, settings.inner))[0]
+        begun = kernel.begin(density, start, here.cheap), none, none + kernel.gradients_at_start
+        spot, densities, gradients = jax.lax.scan(step, begun, jax.random.split(inner_key, settings.inner))[0]
+        return spot.z, spot.value, densities, gradients
 
-    def plainly(start: Array) -> tuple[Array, Array]:
-        there = start + factor @ jax.random.normal(inner_key, start.shape)
-        return there, settings.surrogate.log_density(there)
+    def plainly(start: Array) -> Proposed:
+        there = start + scale * (factor @ jax.random.normal(inner_key, start.shape))
+        return there, density(there), none + 1, none
 
-    def stay(start: Array) -> tuple[Array, Array]:
-        return start, here.cheap
+    def stay(start: Array) -> Proposed:
+        return start, here.cheap, none, none
 
     branch = jnp.where(direct, 2, jnp.where(possible, 1, 0))
-    there, cheap = jax.lax.switch(branch, (stay, by_surrogate, plainly), here.z)
+    there, cheap, densities, gradients = jax.lax.switch(branch, (stay, by_surrogate, plainly), here.z)
     moved = jnp.any(there != here.z)
     target = jax.lax.cond(moved, lambda at: problem.log_density(at), lambda _: here.target, there)
     # Written so that equal densities give exactly 0: a surrogate that is the model is never refused.
@@ -323,18 +317,18 @@ def _outer(
     chance = jnp.where(jnp.isfinite(target), jnp.exp(jnp.minimum(ratio, 0.0)), 0.0)
     accepted = moved & (jax.random.uniform(accept_key) < chance)
     new = jax.tree.map(lambda now, then: jnp.where(accepted, now, then), _Place(there, target, cheap), here)
-    return new, _Seen(new.z, new.target, new.cheap, direct, moved & ~direct, moved, accepted)
+    return new, _Seen(new.z, new.target, new.cheap, direct, moved & ~direct, moved, accepted, densities, gradients)
 
 
 @eqx.filter_jit
 def _transitions(
-    settings: DelayedAcceptanceCalibrator, problem: AbstractProblem, factor: Array, here: _Place, keys: Array
+    settings: DelayedAcceptanceCalibrator, problem: AbstractProblem, steps: Steps, here: _Place, keys: Array
 ) -> tuple[_Place, _Seen]:
     """One chunk of every chain: places after it, and what was seen [chain, step, ...]."""
 
     def one(given: tuple[_Place, Array]) -> tuple[_Place, _Seen]:
         place, key = given
         own = jax.random.split(key, settings.chunk)
-        return jax.lax.scan(lambda carry, k: _outer(settings, problem, factor, carry, k), place, own)
+        return jax.lax.scan(lambda carry, k: _outer(settings, problem, steps, carry, k), place, own)
 
     return jax.vmap(one)((here, keys)) if settings.vectorized else jax.lax.map(one, (here, keys))
