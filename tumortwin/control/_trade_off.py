@@ -20,6 +20,9 @@ from tumortwin.control._problem import PlanningProblem
 MARGIN = 0.05
 """The reference of the hypervolume lies beyond the worst point of each aim by this share of the span."""
 
+ROUNDING = 1e-9
+"""Risks that differ by less, relative to them or to 1, are equal."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SecondAim:
@@ -90,7 +93,8 @@ class TradeOff:
     @property
     def enough(self) -> ParetoPoint | None:
         """The cheapest point whose risk on fresh draws is that of the standard of care or less."""
-        good = [p for p, risk in zip(self.front.points, self.fresh, strict=True) if risk <= self.standard_fresh]
+        most = self.standard_fresh + ROUNDING * max(1.0, abs(self.standard_fresh))
+        good = [p for p, risk in zip(self.front.points, self.fresh, strict=True) if risk <= most]
         return min(good, key=lambda point: point.values[1], default=None)
 
     def relative(self, risk: float) -> float:
