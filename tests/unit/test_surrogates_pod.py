@@ -267,7 +267,8 @@ def test_where_it_does_not_vouch_the_model_itself_is_solved_and_counted():
     run = eqx.filter_jit(lambda s, m: s.trajectory(m, case.DAYS))
     fast = surrogate.at({RATE: jnp.asarray(0.24)})
     density, fell_back = run(behind, fast)
-    assert bool(fell_back) and np.array_equal(density, solved(fast).states.density)
+    assert bool(fell_back)
+    np.testing.assert_allclose(density, solved(fast).states.density, rtol=1e-12, atol=1e-15)  # two programs: rounding
     assert not bool(run(behind, surrogate.model)[1])
     assert np.isnan(np.asarray(run(StandIn(surrogate, case.SCHEDULE), fast)[0])).all()
 
