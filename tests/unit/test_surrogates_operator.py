@@ -35,6 +35,7 @@ from tumortwin.surrogates import (
     course_schedule,
     draw_anatomy,
     draw_inputs,
+    grow_starts,
     held_out_batches,
     hold_operator_against,
     reacted,
@@ -193,6 +194,36 @@ def test_anatomies_are_tissue_and_the_unvaried_ones_are_the_brain_itself():
         draw_anatomy(
             Brain(0.4 * uniform.white, uniform.gray, 4.0), (4, 4, 4), 4.0, Variation(), np.random.default_rng(0)
         )
+
+
+def test_boxes_differ_by_what_is_called_white_and_are_spread_about_the_brain_itself():
+    uniform = Brain(np.full((20, 20, 20), 0.6), np.full((20, 20, 20), 0.4), 4.0)
+    shifted = dataclasses.replace(Variation.none(4.0), balance=0.3)
+    boxes = [draw_anatomy(uniform, (4, 4, 4), 4.0, shifted, np.random.default_rng(seed)) for seed in range(60)]
+    white = np.asarray([box.white_matter.max() for box in boxes], float)
+    moved = np.log(white / (1.0 - white)) - np.log(0.6 / 0.4)
+    assert np.abs(moved).max() <= 0.3 + 1e-6
+    assert moved.min() < -0.2 and moved.max() > 0.2
+
+
+def test_starts_are_as_large_and_as_steep_as_they_are_drawn():
+    n = 16
+    everywhere, count = np.ones((n, n, n), np.float32), 6
+    inputs = {
+        "white_matter": np.stack([everywhere] * count),
+        "gray_matter": np.zeros((count, n, n, n), np.float32),
+        "mask": np.ones((count, n, n, n), bool),
+        "center": np.full((count, 3), 0.5 * (n - 1)),
+        "radius": np.asarray([8.0, 14.0, 20.0, 14.0, 14.0, 14.0]),
+        "front_length": np.asarray([1.6, 1.6, 1.6, 1.2, 2.0, 3.0]),
+    }
+    template = case.template(shape=(n, n, n))
+    grown = grow_starts(template, inputs, case.SOLVER)
+    mass = grown["start"].sum(axis=(1, 2, 3)) * case.SPACING**3
+    radius = np.cbrt(3.0 * mass / (4.0 * np.pi))
+    assert (np.diff(radius[:3]) > 3.0).all()  # further
+    largest = grown["start"].max(axis=(1, 2, 3))
+    assert (np.diff(largest[3:]) < 0.0).all()  # and flatter
 
 
 def test_a_course_depends_on_its_number_alone():

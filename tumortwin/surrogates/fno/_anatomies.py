@@ -33,8 +33,15 @@ class Variation:
 
     `bend` [mm] standard deviation of the displacement and `bend_length` [mm] over which it varies; `stretch` [ln]
     largest stretch of an axis; `sharpen` largest exponent p of f_w^p / (f_w^p + f_g^p): the average of many brains has
-    soft tissue maps, one brain has not; `wander` [mm] largest distance, along an axis, of a tumor from the middle of
-    its box; `flips` of the axes. All zero (`sharpen` 1, no flips): a box of the brain as it is.
+    soft tissue maps, one brain has not; `balance` [ln] largest shift of the log-odds of white against gray matter, one
+    for a box: what one segmentation calls white is gray to another; `wander` [mm] largest distance, along an axis, of
+    a tumor from the middle of its box; `flips` of the axes. All zero (`sharpen` 1, no flips): a box of the brain as it
+    is.
+
+    $$ \\mathrm{logit}\\,f_w' = p\\,(\\mathrm{logit}\\,f_w + b), \\qquad b \\sim U(-\\beta, \\beta), \\quad
+       \\ln p \\sim U(0, \\ln p_{\\max}) $$
+
+    with beta the `balance`.
 
     **Good values:** as they stand, for boxes of 128 mm: displacements of 4 mm over 32 mm do not fold.
     """
@@ -43,13 +50,14 @@ class Variation:
     bend_length: float = 32.0
     stretch: float = 0.1
     sharpen: float = 4.0
+    balance: float = 0.7
     wander: float = 16.0
     flips: bool = True
 
     @classmethod
     def none(cls, wander: float = 16.0) -> "Variation":
         """Boxes of the brain as it is."""
-        return cls(bend=0.0, stretch=0.0, sharpen=1.0, wander=wander, flips=False)
+        return cls(bend=0.0, stretch=0.0, sharpen=1.0, balance=0.0, wander=wander, flips=False)
 
 
 class DrawnAnatomy(NamedTuple):
@@ -134,11 +142,12 @@ def _splines(n: int, step: float) -> Float[np.ndarray, "n knot"]:
 def _classified(
     white: np.ndarray, gray: np.ndarray, variation: Variation, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions and domain of the shares of tissue, sharpened by a random exponent."""
+    """Fractions and domain of the shares of tissue, shifted towards one of them and sharpened."""
     total = white + gray
     mask = total >= 0.5
     share = np.where(mask, white / np.where(mask, total, 1.0), 0.0)
     power = np.exp(random.uniform(0.0, np.log(variation.sharpen)))
-    sharp = share**power / (share**power + (1.0 - share) ** power)
+    odds = np.exp(random.uniform(-variation.balance, variation.balance))
+    sharp = (odds * share) ** power / ((odds * share) ** power + (1.0 - share) ** power)
     found = np.where(mask, sharp, 0.0).astype(np.float32)
     return found, np.where(mask, 1.0 - found, 0.0).astype(np.float32), mask
