@@ -132,7 +132,8 @@ def moved_starts(case: TrainingCase, distance: float, count: int, key: jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """What became of starts elsewhere: [course] rejected, greatest relative error over the days, least Dice."""
+    """What became of starts elsewhere: [course] rejected, greatest relative error over the days (infinite where it grew
+    without limit), least Dice."""
 
     rejected: np.ndarray
     error: np.ndarray
@@ -158,7 +159,8 @@ def moved_outcome(
         )
         ours, truth, vouched = (np.asarray(x) for x in _both(surrogate, asked, (case.schedule, case.solver), case.days))
         axes = (1, 2, 3)
-        errors.append(np.max(np.sqrt(((ours - truth) ** 2).sum(axes) / (truth**2).sum(axes))))
+        error = np.max(np.sqrt(((ours - truth) ** 2).sum(axes) / (truth**2).sum(axes)))
+        errors.append(error if np.isfinite(error) else np.inf)
         dices = [
             2.0 * ((ours > c) & (truth > c)).sum(axes) / np.maximum(((ours > c).astype(int) + (truth > c)).sum(axes), 1)
             for c in case.levels.values()

@@ -122,7 +122,7 @@ def _assembled(
         jnp.asarray(modes.reshape(-1, *model.tissue.grid.shape), dtype),
         jnp.asarray(near),
         jnp.asarray(modes[:, near], dtype),
-        jnp.asarray(modes.sum(axis=1), dtype),
+        jnp.asarray(modes.sum(axis=1), float),
         jax.tree.map(lambda x: x.astype(dtype), exact),
         domain,
         ErrorModel.uncalibrated((MASS, *sorted(levels)), settings.level, settings.tolerance),

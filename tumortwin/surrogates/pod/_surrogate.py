@@ -155,7 +155,8 @@ class PodSurrogate(AbstractSurrogate):
         states = coefficients.astype(self.near_modes.dtype)
         levels = jnp.stack([level.astype(states.dtype) for level in self.levels.values()])
         counts = _counts(states, self.near_modes, levels) * cell
-        return {MASS: (states @ self.mode_sums) * cell} | {name: counts[:, i] for i, name in enumerate(self.levels)}
+        mass = (coefficients.astype(self.mode_sums.dtype) @ self.mode_sums) * cell
+        return {MASS: mass.astype(states.dtype)} | {name: counts[:, i] for i, name in enumerate(self.levels)}
 
     def read_field(self, states: TumorState) -> dict[str, Float[Array, " time"]]:
         """The same of densities [time x y z]."""
