@@ -24,6 +24,7 @@ class ReducedState(NamedTuple):
 
 def advance(
     operators: ReducedOperators,
+    sums: Float[Array, " mode"],
     model: ReactionDiffusion,
     kill: LogKill,
     start: ReducedState,
@@ -42,13 +43,20 @@ def advance(
 
     The error estimate follows the residual r, what the projection leaves out of every step:
 
-    $$ E^{n+1} = g\\,E^n + |r^n|, \\qquad r = (1 - \\Phi\\Phi^T)\\,(h D\\,\\nabla\\cdot d \\nabla - g c\\, u)\\,u $$
+    $$ E^{n+1} = \\frac{g\\,E^n}{(1 + c\\,\\bar u)^2} + |r^n|, \\qquad
+       r = (1 - \\Phi\\Phi^T)\\,(h D\\,\\nabla\\cdot d \\nabla - g c\\, u)\\,u, \\qquad
+       \\bar u = \\frac{\\int u^2}{2 \\int u} $$
 
-    as diffusion never enlarges an L2 norm and crowding never an error of two nonnegative densities. It is an upper
-    bound up to the time step, the sketch and negative densities, and a pessimistic one where the tumor is saturated; a
-    conformal quantile turns it into a bound (`ErrorModel`).
+    as diffusion never enlarges an L2 norm, and the slope of g u / (1 + c u), growth and crowding together, is g / (1 +
+    c u)^2. At which density the errors lie is not known: u_bar is half of the mean density of the mass, the middle of a
+    front. With 0 in its place E would be an upper bound (up to the time step, the sketch and negative densities), but
+    one that is most pessimistic for the fastest tumors. A conformal quantile turns the estimate into a bound, whatever
+    it is worth (`ErrorModel`).
+
+    **Arguments:** `sums` of the modes over all voxels.
     """
     dtype = operators.crowding.dtype
+    sums = sums.astype(dtype)
     diffusivity, rate = model.diffusion.white_matter.astype(dtype), model.proliferation.local_rate().astype(dtype)
     matrix, remainder = operators.at_ratio(jnp.log(rate / diffusivity))
     found = [jax.tree.map(lambda x: x[None], start)] if days[0] == 0.0 else []
@@ -58,7 +66,9 @@ def advance(
         stages = stage_count(phase.step * spectral_bound(solver.max_diffusivity, spacing))
         propagator = diffusion_matrix(phase.step * diffusivity * matrix, stages)
         spread = (0.5 * phase.step * diffusivity) * remainder
-        saved, state = _phase(operators, propagator, spread, _flows(kill, rate, phase, dtype), state, phase, substeps)
+        saved, state = _phase(
+            operators, sums, propagator, spread, _flows(kill, rate, phase, dtype), state, phase, substeps
+        )
         found.append(saved)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
@@ -84,6 +94,7 @@ def _flows(kill: LogKill, rate: Float[Array, ""], phase: Phase, dtype: Any) -> _
 
 def _phase(
     operators: ReducedOperators,
+    sums: Float[Array, " mode"],
     propagator: Float[Array, "mode mode"],
     spread: Float[Array, "sketch mode"],
     flows: _Flows,
@@ -94,7 +105,7 @@ def _phase(
     """The states at the saves of a phase, and at its end."""
 
     def step(state: ReducedState, flow: tuple[Array, Array]) -> tuple[ReducedState, ReducedState]:
-        grown, crowded = react(operators, state, *flow, substeps)
+        grown, crowded = react(operators, sums, state, *flow, substeps)
         moved = propagator @ grown.coefficients
         outside = spread @ (grown.coefficients + moved) - crowded
         after = ReducedState(moved, grown.error + _norm(outside))
@@ -103,7 +114,7 @@ def _phase(
     _, states = jax.lax.scan(step, start, flows.joined)
     asked = np.asarray([int(np.argmin(abs(phase.edges - s))) - 1 for s in (*phase.saves, phase.end)])
     chosen, last = jax.tree.map(lambda x: x[asked], (states, flows.second))
-    whole = jax.vmap(lambda state, g, c: react(operators, state, g, c, substeps)[0])(chosen, *last)
+    whole = jax.vmap(lambda state, g, c: react(operators, sums, state, g, c, substeps)[0])(chosen, *last)
     return jax.tree.map(lambda x: x[:-1], whole), jax.tree.map(lambda x: x[-1], whole)
 
 
@@ -115,6 +126,7 @@ def _norm(x: Float[Array, " sketch"]) -> Float[Array, ""]:
 
 def react(
     operators: ReducedOperators,
+    sums: Float[Array, " mode"],
     state: ReducedState,
     gain: Float[Array, ""],
     crowding: Float[Array, ""],
@@ -135,4 +147,11 @@ def react(
         b = b + width / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
     middle = 0.5 * (state.coefficients + b)
     outside = operators.sketched_crowding @ operators.pairs(middle) * (gain * crowding)
-    return ReducedState(gain * b, gain * state.error), outside
+    return ReducedState(gain * b, gain * state.error / (1.0 + crowding * _front(state, sums)) ** 2), outside
+
+
+def _front(state: ReducedState, sums: Float[Array, " mode"]) -> Float[Array, ""]:
+    """Half of the mean density of the mass, within [0, 1/2]."""
+    mass = state.coefficients @ sums
+    mean = jnp.sum(state.coefficients**2) / jnp.where(mass > 0, mass, jnp.inf)
+    return 0.5 * jnp.clip(mean, 0.0, 1.0)

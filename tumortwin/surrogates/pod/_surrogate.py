@@ -141,7 +141,7 @@ class PodSurrogate(AbstractSurrogate):
             raise ValueError("required: a schedule without resections; received: one with; try: the model itself")
         kill = model.log_kill(schedule, 0.0, days[-1])
         begun = self.begin(model) if start is None else start
-        found = advance(self.operators, model, kill, begun, days, self.solver, self.substeps)
+        found = advance(self.operators, self.mode_sums, model, kill, begun, days, self.solver, self.substeps)
         size = jnp.linalg.norm(found.coefficients, axis=1)
         return found, found.error / jnp.where(size > 0, size, 1.0)
 
