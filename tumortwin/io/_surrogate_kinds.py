@@ -114,7 +114,7 @@ def _pod_skeleton(s: Mapping[str, Any]) -> PodSurrogate:
         jnp.zeros((r, *shape), dtype),
         jnp.zeros(s["near"], int),
         jnp.zeros((r, s["near"]), dtype),
-        jnp.zeros(r, dtype),
+        jnp.zeros(r),
         ReducedOperators(
             jnp.zeros((s["degree"], r, r), reduced),
             jnp.zeros((r, pairs), reduced),

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -13,6 +12,9 @@ from tumortwin._chunks import in_chunks
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.surrogates._base import AbstractSurrogate
 from tumortwin.treatments import Schedule
+
+# Draws that one call of a surrogate answers; calls are made side by side.
+TOGETHER = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +65,11 @@ def rehearse(
     **Raises:** `ValueError` for draws that are left over without a solver; `FloatingPointError` when the model itself
     fails.
     """
-    values = {path: jnp.asarray(value) for path, value in draws.items()}
+    values = {path: np.asarray(value) for path, value in draws.items()}
     asked = tuple(float(d) for d in days)
-    found = jax.tree.map(lambda x: np.array(x), surrogate.many(values, schedule, asked))
+    together = min(TOGETHER, len(next(iter(values.values()))))
+    found = in_chunks(lambda part: surrogate.many(part, schedule, asked), values, together)
+    found = jax.tree.map(lambda x: np.array(x), found)
     left = np.flatnonzero(~found.inside)
     if left.size and solver is None:
         raise ValueError(
@@ -73,7 +77,7 @@ def rehearse(
             "does not; try: a solver to fall back to"
         )
     if left.size and solver is not None:
-        rows = {path: np.asarray(value)[left] for path, value in values.items()}
+        rows = {path: value[left] for path, value in values.items()}
         solved, fine = in_chunks(lambda part: _solved(surrogate, schedule, solver, part, asked), rows)
         if not np.asarray(fine).all():
             raise FloatingPointError(

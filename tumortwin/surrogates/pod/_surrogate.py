@@ -205,7 +205,7 @@ class PodSurrogate(AbstractSurrogate):
 
 
 # A block of densities that stays in the cache.
-_VOXELS_AT_ONCE, _STATES_AT_ONCE = 512, 256
+_VOXELS_AT_ONCE, _STATES_AT_ONCE = 256, 512
 
 
 @eqx.filter_jit
@@ -220,15 +220,15 @@ def _many(
         return reduced.coefficients, estimate, surrogate.judge(model, reduced, estimate) == RESULTS.successful
 
     coefficients, estimate, inside = jax.lax.map(one, values, batch_size=CASES_AT_ONCE)
+    coefficients, estimate = coefficients[:, skipped:], estimate[:, skipped:]
     found = surrogate.read(coefficients.reshape(-1, coefficients.shape[-1]))
     found = {name: value.reshape(coefficients.shape[:2]) for name, value in found.items()}
+    first = {name: value[0] for name, value in surrogate.read(start.coefficients[None]).items()}
     bounds = {
-        name: jax.vmap(lambda e, v, n=name: surrogate.error.quantity_bound(n, e, v, v[0]))(estimate, value)
+        name: jax.vmap(lambda e, v, n=name: surrogate.error.quantity_bound(n, e, v, first[n]))(estimate, value)
         for name, value in found.items()
     }
-    error = jax.vmap(surrogate.error.density_bound)(estimate)
-    found, bounds, error = jax.tree.map(lambda x: x[:, skipped:], (found, bounds, error))
-    return Quantities(found, bounds, error, inside)
+    return Quantities(found, bounds, jax.vmap(surrogate.error.density_bound)(estimate), inside)
 
 
 def _counts(
