@@ -45,7 +45,7 @@ class Sizes:
     nuts: int
 
 
-FULL = Sizes(12_000, 1000, {"mouse": 200, "glioma": 100}, 500, 4, 4000, 1000, 16_384, 100, 300)
+FULL = Sizes(12_000, 1000, {"mouse": 200, "glioma": 100}, 500, 4, 4000, 1000, 16_384, 200, 600)
 QUICK = Sizes(1000, 40, {"mouse": 10, "glioma": 10}, 200, 1, 1000, 400, 2048, 50, 100)
 
 Targets = Mapping[str, Mapping[str, Any]]

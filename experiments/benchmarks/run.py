@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from experiments.benchmarks import bare, calibration, planning, population, windowed
+from experiments.benchmarks import bare, calibration, learned, planning, population, windowed
 from experiments.benchmarks.euler import Euler
 from experiments.benchmarks.problems import P_DAY, P_DIFFUSIVITY, R_DAY, R_DIFFUSIVITY, problem, reference_problem
 from experiments.benchmarks.timing import interleaved, once
@@ -212,6 +212,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Verdict]]] = {
     "calibration": calibrating,
     "populations": populations,
     "plans": planning.plans,
+    "surrogates": learned.surrogates,
 }
 STUDIES = "studies of plans"
 

@@ -55,7 +55,7 @@ def study(
 ) -> Result:
     """Train on `TRAIN` subjects until day `WINDOW`, forecast `TEST` others until `HORIZON`."""
     rng = np.random.default_rng([seed, sorted(TRUTHS).index(truth)])
-    rows, curves = _subjects(truth, rng)
+    rows, curves = subjects(truth, rng)
     early = np.asarray(rows.days) <= WINDOW
     train = np.arange(TRAIN + TEST) < TRAIN
     columns = early[0]
@@ -77,7 +77,7 @@ def study(
     return Result(later, within, recovered, wide, {**rates, "truth": TRUTHS[truth](wide)}, top)
 
 
-def _subjects(truth: str, rng: np.random.Generator) -> tuple[Rows, np.ndarray]:
+def subjects(truth: str, rng: np.random.Generator) -> tuple[Rows, np.ndarray]:
     """Readings of all subjects on all days, and the curves without noise, both as logarithms."""
     count = TRAIN + TEST
     starts = np.exp(rng.uniform(np.log(STARTS[0]), np.log(STARTS[1]), count))

@@ -31,6 +31,7 @@ from tumortwin.surrogates import (
 
 BATCH = 128
 DESIGN = linear.design()
+PRIOR = linear.prior()  # made outside of any compiled function
 TRAINING = Training(steps=900, chunk=300, layers=2, width=24, depth=1, learning_rate=8e-3)
 KEY = jax.random.key(0)
 NAMES = ("offset", "slope")
@@ -47,7 +48,7 @@ class Lines(eqx.Module):
         z_key, noise_key = jax.random.split(key)
         highest = jnp.stack([self.highest, jnp.asarray(jnp.inf)])
         z = jax.random.truncated_normal(z_key, -np.inf, jnp.broadcast_to(highest, (BATCH, 2)))
-        x = jax.vmap(linear.prior().constrain)(z)
+        x = jax.vmap(PRIOR.constrain)(z)
         mean = jnp.stack([x["offset"], x["slope"]], axis=1) @ DESIGN.T
         values = mean + linear.NOISE * jax.random.normal(noise_key, mean.shape)
         return z, jnp.where(jnp.all(jax.random.key_data(key) == self.broken), jnp.nan, values)
@@ -116,8 +117,32 @@ def test_data_that_were_never_simulated_are_flagged_and_corrected_or_called_unre
     inside, beyond = linear.problem(3, (0.0, -0.5)), linear.problem(3, (6.5, -0.5))
     assert not narrow.outside(observed_values(inside))
     assert narrow.outside(observed_values(beyond))
-    said = calibrate(beyond, AmortisedCalibrator(narrow, draws=500), key=jax.random.key(1)).diagnostics
-    assert said["inside"] == 0.0 and said["sample_reliable"] == 0.0
+    said = calibrate(beyond, AmortisedCalibrator(narrow, draws=500, rounds=0), key=jax.random.key(1)).diagnostics
+    assert said["inside"] == 0.0 and said["sample_reliable"] == 0.0 and said["draws"] == 500
+    # Twenty sds away no proposal gets there, and it says so.
+    lost = calibrate(beyond, AmortisedCalibrator(narrow, draws=500, rounds=4), key=jax.random.key(1)).diagnostics
+    assert lost["sample_reliable"] == 0.0 and lost["proposals"] == 5.0
+    # A few sds away the network alone is wrong, and further proposals put it right.
+    problem = linear.problem(3, (1.5, -0.5))
+    mean, covariance = linear.exact(problem)
+    sd = np.sqrt(np.diag(covariance))
+    plain = calibrate(problem, AmortisedCalibrator(narrow, draws=500, rounds=0), key=jax.random.key(1)).diagnostics
+    found = calibrate(problem, AmortisedCalibrator(narrow, draws=500), key=jax.random.key(1))
+    assert plain["sample_reliable"] == 0.0 and found.diagnostics["sample_reliable"] == 1.0
+    got = np.asarray([float(found.mean(name)) for name in NAMES])
+    np.testing.assert_allclose((got - mean) / sd, 0.0, atol=0.12)
+    np.testing.assert_allclose([float(found.sd(name)) for name in NAMES] / sd, 1.0, atol=0.12)
+
+
+def test_a_correction_that_was_killed_ends_with_the_same_numbers():
+    narrow, problem = trained()[0], linear.problem(3, (0.0, -0.5))
+    calibrator = AmortisedCalibrator(narrow, draws=100, chunk=50, least_effective=200.0, rounds=3)
+    kept = Kept()
+    whole = calibrate(problem, calibrator, key=KEY, checkpoint=kept)
+    assert whole.diagnostics["proposals"] > 1 and whole.diagnostics["draws"] == len(whole.weights.ravel()) > 100
+    again = calibrate(problem, calibrator, key=KEY, checkpoint=Kept(kept.saved[2]))
+    np.testing.assert_array_equal(whole.weights, again.weights)
+    np.testing.assert_array_equal(whole.draws["slope"], again.draws["slope"])
 
 
 def test_projected_data_hold_all_that_the_data_say():
@@ -135,6 +160,19 @@ def test_projected_data_hold_all_that_the_data_say():
     assert float(first[2]) == pytest.approx(np.log(np.sqrt(np.mean(rest**2))))
     with pytest.raises(ValueError, match="1 not finite"):
         leading_modes(np.asarray([[0.0, 1.0], [np.nan, 1.0], [2.0, 1.0]]))
+
+
+def test_one_program_trains_every_chunk():
+    traced = []
+
+    def simulate(key: Array) -> tuple[Array, Array]:
+        traced.append(key)
+        return Lines()(key)
+
+    short = Training(steps=3, chunk=1, layers=1, width=4, depth=1)
+    after = []
+    train_amortised(simulate, projected(), short, key=KEY, progress=lambda step, steps: after.append(len(traced)))
+    assert after[0] > 0 and after == [after[0]] * 3
 
 
 def test_a_training_that_was_killed_ends_with_the_same_numbers():

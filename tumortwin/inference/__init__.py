@@ -36,6 +36,8 @@ from tumortwin.inference._identifiability import Identifiability as Identifiabil
 from tumortwin.inference._identifiability import identifiability_of_draws as identifiability_of_draws
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
+from tumortwin.inference._importance import settled as settled
+from tumortwin.inference._importance import weighted_moments as weighted_moments
 from tumortwin.inference._laplace import Laplace as Laplace
 from tumortwin.inference._laplace import LaplaceCalibrator as LaplaceCalibrator
 from tumortwin.inference._laplace import constrained_draws as constrained_draws
@@ -97,6 +99,9 @@ from tumortwin.inference._state_space import Steps as Steps
 from tumortwin.inference._state_space import forward_filter as forward_filter
 from tumortwin.inference._state_space import sample_ahead as sample_ahead
 from tumortwin.inference._state_space import step_order as step_order
+from tumortwin.inference._student import mixture_log_density as mixture_log_density
+from tumortwin.inference._student import refitted as refitted
+from tumortwin.inference._student import student_draws as student_draws
 from tumortwin.inference._svi import SviCalibrator as SviCalibrator
 from tumortwin.inference._training import Batch as Batch
 from tumortwin.inference._training import Batches as Batches

@@ -145,11 +145,11 @@ class PsisCalibrator(AbstractCalibrator):
         """Stop, or add a proposal fitted to the sample so far."""
         ratios = self._log_ratios(state)
         log_weights, k_hat = pareto_smooth(ratios)
-        moments = _moments(state["draws"], np.exp(log_weights))
+        moments = weighted_moments(state["draws"], np.exp(log_weights))
         good = k_hat < self.largest_k_hat and effective_draws(log_weights) >= self.least_effective
         history = np.concatenate([state["moments"], moments[None]])
-        settled = len(history) >= 3 and _settled(moments, history[2 * len(history) // 3 - 1])
-        good = good and (len(history) == 1 or settled)
+        at_rest = len(history) >= 3 and settled(moments, history[2 * len(history) // 3 - 1])
+        good = good and (len(history) == 1 or at_rest)
         state = {**state, "moments": history}
         if good or len(state["means"]) >= self.rounds:
             return {**state, "finished": np.asarray(True), "reliable": np.asarray(good)}
@@ -161,13 +161,13 @@ class PsisCalibrator(AbstractCalibrator):
         }
 
 
-def _moments(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_moments(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted means and standard deviations [2, parameter]."""
     mean = weights @ draws
     return np.stack([mean, np.sqrt(weights @ (draws - mean) ** 2)])
 
 
-def _settled(new: np.ndarray, old: np.ndarray) -> bool:
+def settled(new: np.ndarray, old: np.ndarray) -> bool:
     """Whether neither a mean differs by a tenth of its sd nor an sd by a tenth."""
     shift = np.abs(new[0] - old[0]) / new[1]
     stretch = np.abs(new[1] - old[1]) / new[1]

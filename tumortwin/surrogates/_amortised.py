@@ -159,7 +159,8 @@ def train_amortised(
     validation = _batches(simulate, jax.random.fold_in(key, 1), VALIDATION)
     optimizer = training.optimizer()
     weights, static = eqx.partition(untrained, _is_weight)
-    state = _State(weights, optimizer.init(weights.flow), weights, jnp.asarray(jnp.inf))
+    # With its type: a weak one would be another after the first chunk, and the program compiled twice.
+    state = _State(weights, optimizer.init(weights.flow), weights, jnp.asarray(jnp.inf, float))
     losses: list[float] = []
     saved = None if checkpoint is None else checkpoint.load(_NAME)
     if saved is not None:
