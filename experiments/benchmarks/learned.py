@@ -19,8 +19,8 @@ from experiments.benchmarks.timing import interleaved, once
 from experiments.hybrid_ablation.learned import Loss, forecaster, predicted
 from experiments.hybrid_ablation.rows import HYBRID, MECHANISM
 from experiments.hybrid_ablation.synthetic import LAW, subjects
-from tumortwin.cli_train import fit, modes_of, simulate_training, training_case
 from tumortwin.cli_train_operator import operator_case
+from tumortwin.cli_train_reduced import fit, modes_of, simulate_training, training_case
 from tumortwin.config import compose
 from tumortwin.models import ReactionDiffusion
 from tumortwin.runs import Verdict, measured, open_run

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from experiments.hybrid_ablation.learned import Forecaster, all_kinds, predicted
 from experiments.hybrid_ablation.rows import NETWORK, Law, Rows
-from tumortwin.cli_train import TrainingCase
+from tumortwin.cli_train_reduced import TrainingCase
 from tumortwin.inference import Checkpoint, Training
 from tumortwin.models import Exponential, InputRange, Logistic, Network, PerCapitaClosure, RelativeClosure
 from tumortwin.params import get_parameter, set_parameters

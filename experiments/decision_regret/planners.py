@@ -15,7 +15,7 @@ from experiments.decision_regret.mass import Learned, learn_masses, log_masses
 from experiments.rom_glioma.run import DIFFUSIVITY, training_design
 from tumortwin._chunks import in_chunks
 from tumortwin.cli_files import Checkpoints
-from tumortwin.cli_train import TrainingCase, fit, held_out_cases, modes_of, stored_samples, training_case
+from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes_of, stored_samples, training_case
 from tumortwin.inference import Training
 from tumortwin.models import ReactionDiffusion
 from tumortwin.params import set_parameters

@@ -16,7 +16,7 @@ from experiments.decision_regret.planners import TRUTH, Planner, Values, planner
 from experiments.decision_regret.regret import Regrets, regrets
 from experiments.decision_regret.schedules import STANDARD, Option, options
 from experiments.rom_glioma.run import sized
-from tumortwin.cli_train import simulate_training, training_case
+from tumortwin.cli_train_reduced import simulate_training, training_case
 from tumortwin.runs import Run, Verdict, at_most, measured
 from tumortwin.surrogates import random_design
 
@@ -36,9 +36,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     config = sized(config, quick)
     case = training_case(config, run)
-    with run.stage("simulate", outputs=["training"]) as stage:
-        if stage.needed:
-            simulate_training(config, run, case)
+    simulate_training(config, run, case)
     choices = options()[::QUICK_EVERY] if quick else options()
     count = QUICK_PLANNING if quick else PLANNING
     planning = random_design(case.prior, count, key=run.key("planning")).values

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.rom_glioma.run import sized
 from tumortwin._chunks import in_chunks
-from tumortwin.cli_train import TrainingCase, fit, held_out_cases, modes_of, simulate_training, training_case
+from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes_of, simulate_training, training_case
 from tumortwin.params import set_parameters
 from tumortwin.runs import Run, Verdict, at_most, between, measured
 from tumortwin.solvers import simulate
@@ -34,9 +34,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     config = sized(config, quick)
     case = training_case(config, run)
-    with run.stage("simulate", outputs=["training"]) as stage:
-        if stage.needed:
-            simulate_training(config, run, case)
+    simulate_training(config, run, case)
     fitted = fit(config, run, case, modes_of(config, run, case))
     count = int(config.surrogate.calibration)
     surrogate = calibrate_pod(fitted, held_out_cases(config, run, case, fitted, "calibration", count))

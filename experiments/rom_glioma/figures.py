@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.rom_glioma.study import Scores
-from tumortwin.cli_train import TrainingCase
+from tumortwin.cli_train_reduced import TrainingCase
 from tumortwin.runs import Run
 from tumortwin.solvers import simulate
 from tumortwin.surrogates import FnoSurrogate, HeldOut, PodSurrogate

@@ -22,7 +22,7 @@ from experiments.rom_glioma.study import (
     scores,
     times,
 )
-from tumortwin.cli_train import TrainingCase, fit, held_out_cases, modes_of, simulate_training, training_case
+from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes_of, simulate_training, training_case
 from tumortwin.io import write_surrogate
 from tumortwin.runs import Run, Verdict, at_least, at_most, between, measured
 from tumortwin.surrogates import (
@@ -53,9 +53,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     config = sized(config, quick)
     case = training_case(config, run)
-    with run.stage("simulate", outputs=["training"]) as stage:
-        if stage.needed:
-            simulate_training(config, run, case)
+    simulate_training(config, run, case)
     basis = modes_of(config, run, case, max(QUICK_SIZES if quick else SIZES))
     surrogate = fit(config, run, case, basis)
     surrogate = calibrate_pod(

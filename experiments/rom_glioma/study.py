@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tumortwin.cli_train import TrainingCase
+from tumortwin.cli_train_reduced import TrainingCase
 from tumortwin.metrics import concordance
 from tumortwin.models import GivenDensity, ReactionDiffusion
 from tumortwin.runs import Run

@@ -12,7 +12,7 @@ from experiments.decision_regret.mass import RHO, D, kills, learn_masses, log_ma
 from experiments.decision_regret.regret import regrets
 from experiments.decision_regret.run import JUDGED, TRUTH, fraction_stake, judged
 from experiments.decision_regret.schedules import ALPHA_BETA, BED_3, STANDARD, equally_toxic, options
-from tumortwin.cli_train import TrainingCase
+from tumortwin.cli_train_reduced import TrainingCase
 from tumortwin.inference import Training
 from tumortwin.params import set_parameters
 from tumortwin.solvers import simulate

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import surrogate_case as case
 
+from tumortwin import cli_train_reduced
 from tumortwin._errors import InputError
-from tumortwin.cli_train import TrainingCase, fit, held_out_cases, modes_of, simulate_training, stored_samples
+from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes_of, simulate_training, stored_samples
 from tumortwin.config import compose
 from tumortwin.io import read_samples, read_surrogate, write_samples, write_surrogate
 from tumortwin.runs import open_run
@@ -76,7 +77,7 @@ def test_samples_come_back_as_they_were(tmp_path):
         read_samples(tmp_path / "z.zarr")
 
 
-def test_training_goes_on_where_it_was_killed_and_says_what_it_is(tmp_path):
+def test_training_goes_on_where_it_was_killed_and_says_what_it_is(tmp_path, monkeypatch):
     training = TrainingCase(
         case.model(),
         case.prior(),
@@ -87,16 +88,29 @@ def test_training_goes_on_where_it_was_killed_and_says_what_it_is(tmp_path):
         case.LEVELS,
         case.SETTINGS,
     )
-    config = compose([f"paths.runs={tmp_path}", "surrogate.training=32", "surrogate.chunk=12", "seed=1"]).config
+    given = ["surrogate.training=32", "surrogate.chunk=12", "seed=1"]
+    with open_run(compose([f"paths.runs={tmp_path / 'whole'}", *given]).config) as run:
+        simulate_training(run.config, run, training)
+        whole = [read_samples(path)[0] for path in sorted(run.path("training").glob("*.zarr"))]
+    assert [len(a["density"]) for a in whole] == [12, 12, 8]
+    config = compose([f"paths.runs={tmp_path / 'killed'}", *given]).config
     with open_run(config) as run:
+        written = []
+
+        def dies(path, *rest):
+            written.append(path)
+            if len(written) == 2:
+                raise KeyboardInterrupt
+            write_samples(path, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cli_train_reduced, "write_samples", dies)
+            with pytest.raises(KeyboardInterrupt):
+                simulate_training(config, run, training)
+        kept = (written[0] / "zarr.json").stat().st_mtime_ns
+        assert not written[1].exists()
         simulate_training(config, run, training)
         chunks = sorted(run.path("training").glob("*.zarr"))
-        whole = [read_samples(path)[0] for path in chunks]
-        assert [len(a["density"]) for a in whole] == [12, 12, 8]
-        kept = (chunks[0] / "zarr.json").stat().st_mtime_ns
-        for path in chunks[1:]:  # what a kill in the second chunk leaves
-            path.rename(path.with_name(f".tmp-1-{path.name}"))
-        simulate_training(config, run, training)
         assert (chunks[0] / "zarr.json").stat().st_mtime_ns == kept
         for before, path in zip(whole, chunks, strict=True):
             after, attrs = read_samples(path)
