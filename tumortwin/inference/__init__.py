@@ -69,6 +69,7 @@ from tumortwin.inference._population import Varying as Varying
 from tumortwin.inference._population import unsupported as unsupported
 from tumortwin.inference._population import with_subjects as with_subjects
 from tumortwin.inference._posterior import Posterior as Posterior
+from tumortwin.inference._posterior import systematic_rows as systematic_rows
 from tumortwin.inference._posterior import weighted_quantile as weighted_quantile
 from tumortwin.inference._predictive import Plausibility as Plausibility
 from tumortwin.inference._predictive import PredictiveCheck as PredictiveCheck

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from tumortwin.metrics import quantile
 
@@ -95,10 +95,18 @@ class Posterior:
     def resample_rows(self, n: int, *, key: Array) -> np.ndarray:
         """The rows (chain-major) that `resample` takes."""
         offset_key, order_key = jax.random.split(key)
-        points = (np.arange(n) + float(jax.random.uniform(offset_key))) / n
-        cumulative = np.cumsum(self.weights.ravel())
-        rows = np.searchsorted(cumulative / cumulative[-1], points)
-        return np.minimum(rows, cumulative.size - 1)[np.asarray(jax.random.permutation(order_key, n))]
+        rows = systematic_rows(self.weights.ravel(), n, key=offset_key)
+        return rows[np.asarray(jax.random.permutation(order_key, n))]
+
+
+def systematic_rows(weights: Float[np.ndarray, " draw"], n: int, *, key: Array) -> np.ndarray:
+    """Rows of `n` draws of equal weight, in their order: systematic resampling, one uniform number for all of them.
+
+    **Reference:** Kitagawa, J. Comput. Graph. Stat. 5 (1996) 1, doi:10.2307/1390750.
+    """
+    points = (np.arange(n) + float(jax.random.uniform(key))) / n
+    cumulative = np.cumsum(weights)
+    return np.minimum(np.searchsorted(cumulative / cumulative[-1], points), weights.size - 1)
 
 
 def weighted_quantile(draws: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from tumortwin.inference._laplace import constrained_draws
 from tumortwin.inference._map import MapCalibrator
 from tumortwin.inference._pareto import effective_draws
 from tumortwin.inference._pathfinder import weighted_error, weights_of
-from tumortwin.inference._posterior import Posterior
+from tumortwin.inference._posterior import Posterior, systematic_rows
 from tumortwin.inference._problem import AbstractProblem, Problem
 from tumortwin.inference._smc_moves import KERNELS, Moves, log_terms_of, moved
 
@@ -202,10 +202,7 @@ class SmcCalibrator(AbstractCalibrator):
         """Equal weights by systematic resampling, and the start of a rejuvenation."""
         n = len(state["z"])
         key = child_key(self._key(state), "resample")
-        points = (np.arange(n) + float(jax.random.uniform(key))) / n
-        cumulative = np.cumsum(np.exp(state["log_weights"]))
-        rows = np.minimum(np.searchsorted(cumulative / cumulative[-1], points), n - 1)
-        z = state["z"][rows]
+        z = state["z"][systematic_rows(np.exp(state["log_weights"]), n, key=key)]
         return {
             **state,
             "z": z,

@@ -26,7 +26,7 @@ from tumortwin.control import (
     optimize,
     suitable_controller,
 )
-from tumortwin.inference import RESIDUAL, PopulationProblem, Posterior
+from tumortwin.inference import RESIDUAL, PopulationProblem, Posterior, systematic_rows
 from tumortwin.metrics import Difference, paired_bootstrap
 from tumortwin.twin._subject_plan import SubjectDraw, TreatedSubject, subject_draws
 
@@ -281,7 +281,7 @@ class _Clinic:
             return self.believed, None
         weights = np.exp(np.asarray(fit) - float(jnp.max(fit)))
         self.effective = float(weights.sum() ** 2 / np.sum(weights**2))
-        rows = _systematic(weights, self.planning.n_draws, key)
+        rows = systematic_rows(weights, self.planning.n_draws, key=key)
         self.believed = self.cloud.taken(rows).draws
         return self.believed, None
 
@@ -342,10 +342,3 @@ def _fit(
         return jnp.where(solved, total, -jnp.inf)
 
     return jnp.asarray(jax.vmap(one)(error, believed))
-
-
-def _systematic(weights: Float[np.ndarray, " draw"], n: int, key: Array) -> np.ndarray:
-    """Rows of `n` draws of equal weight."""
-    points = (np.arange(n) + float(jax.random.uniform(key))) / n
-    cumulative = np.cumsum(weights)
-    return np.minimum(np.searchsorted(cumulative / cumulative[-1], points), weights.size - 1)
