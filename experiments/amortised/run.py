@@ -80,7 +80,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
         ]
         for kind, calibrator, n in (
             (PLAIN, AmortisedCalibrator(network, draws=500, chunk=500, corrected=False), sizes.plain),
-            (CORRECTED, AmortisedCalibrator(network, draws=sizes.draws, chunk=100), sizes.corrected[case.name]),
+            (CORRECTED, corrected(network, sizes.draws), sizes.corrected[case.name]),
         ):
             study = ranked(run, case, kind, calibrator, n, key=child_key(own, "ranks"))
             found += uniform(case, kind, study, expected, quick)
@@ -91,6 +91,11 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     draw_ranks(run, shown, BINS, {**mouse.SHORT, **glioma.short})
     draw_posteriors(run, pictures)
     return found
+
+
+def corrected(network: AmortisedPosterior, draws: int) -> AmortisedCalibrator:
+    """For ranks: further proposals where fewer than three tenths of the network's draws are effective."""
+    return AmortisedCalibrator(network, draws=draws, chunk=100, least_effective=0.3 * draws)
 
 
 def uniform(case: Case, kind: str, study: SimulationBasedCalibration, expected: Targets, quick: bool) -> list[Verdict]:
@@ -111,6 +116,8 @@ def uniform(case: Case, kind: str, study: SimulationBasedCalibration, expected: 
             measured(f"{start}_effective_share_median", np.median(share)),
             measured(f"{start}_effective_share_least", share.min()),
             measured(f"{start}_share_with_k_hat_above_0.7", np.mean(said["k_hat"] > 0.7)),
+            measured(f"{start}_share_with_further_proposals", np.mean(said["proposals"] > 1)),
+            measured(f"{start}_share_called_unreliable", np.mean(said["sample_reliable"] == 0)),
         ]
     return found
 
@@ -146,7 +153,8 @@ def agreement(case: Case, sets: list[Compared], expected: Targets, quick: bool) 
     for kind in sets[0].seconds:
         found.append(measured(f"{case.name}_{kind}_seconds", np.median([one.seconds[kind] for one in later]), "s"))
     for name, least in (("ess", True), ("r_hat", False), ("divergences", False), ("correction_ess", True),
-                        ("correction_k_hat", False), ("distinct_corrected_draws", True)):  # fmt: skip
+                        ("correction_k_hat", False), ("correction_proposals", False),
+                        ("correction_sample_reliable", True), ("distinct_corrected_draws", True)):  # fmt: skip
         values = [one.said[name] for one in sets]
         label = name if name.startswith(("correction", "distinct")) else f"{NUTS}_{name}"
         found.append(measured(f"{case.name}_{label}_worst", min(values) if least else max(values)))

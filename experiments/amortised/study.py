@@ -126,7 +126,10 @@ def compared(
     means = {kind: found[kind].weights.ravel() @ rows[kind] for kind in kept}
     corrected = found[CORRECTED].diagnostics
     said = {name: found[NUTS].diagnostics[name] for name in ("r_hat", "ess", "divergences")}
-    said |= {f"correction_{name}": corrected[name] for name in ("ess", "k_hat", "draws", "inside")}
+    said |= {
+        f"correction_{name}": corrected[name]
+        for name in ("ess", "k_hat", "draws", "inside", "proposals", "sample_reliable")
+    }
     said["distinct_corrected_draws"] = float(len(kept[CORRECTED]))
     return Compared(
         draws=kept,

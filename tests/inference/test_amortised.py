@@ -21,6 +21,7 @@ from tumortwin.surrogates import (
     FreshSimulator,
     ProjectedData,
     Training,
+    _amortised_calibrator,
     counted,
     leading_modes,
     observed_values,
@@ -132,6 +133,12 @@ def test_data_that_were_never_simulated_are_flagged_and_corrected_or_called_unre
     got = np.asarray([float(found.mean(name)) for name in NAMES])
     np.testing.assert_allclose((got - mean) / sd, 0.0, atol=0.12)
     np.testing.assert_allclose([float(found.sd(name)) for name in NAMES] / sd, 1.0, atol=0.12)
+
+
+def test_a_correction_without_a_single_solve_is_an_error(monkeypatch):
+    monkeypatch.setattr(_amortised_calibrator, "log_density_batch", lambda problem, rows: jnp.full(len(rows), -jnp.inf))
+    with pytest.raises(FloatingPointError, match="received: 0 of 100; try"):
+        calibrate(linear.problem(), AmortisedCalibrator(trained()[0], draws=100, chunk=50), key=KEY)
 
 
 def test_a_correction_that_was_killed_ends_with_the_same_numbers():

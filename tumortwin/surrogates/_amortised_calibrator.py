@@ -45,11 +45,17 @@ class AmortisedCalibrator(AbstractCalibrator):
     a draw and is the model's own posterior. Where k-hat is .7 or more, or fewer than `least_effective` draws are
     effective, a Student-t is fitted to the weighted draws, as `PsisCalibrator` does, `chunk` more are taken from it,
     and all are weighted against the mixture. k-hat, the effective draws and `proposals` say how much the network had
-    to be corrected; after `rounds` further proposals, or where a mean or an sd still moves by a tenth, the posterior is
-    returned as it is with `sample_reliable` 0.
+    to be corrected. Once a proposal was fitted, the last third of the judgements must also have left every mean and sd
+    where it was, within a tenth of an sd; after `rounds` further proposals the posterior is returned as it is, with
+    `sample_reliable` 0.
 
     **Arguments:** `network`; `draws` of it in all, `chunk` of them a step; `least_effective` draws for
     `sample_reliable`; `rounds`, 0 for the network's draws alone.
+
+    **Raises:** `FloatingPointError` when no draw, or a single one, has a positive density.
+
+    **Limits:** (mathematical) neither k-hat nor settled moments see what no proposal reaches: a mode that the network
+    does not know, or the end of a bent ridge.
 
     **Good values:** 1000 draws; corrected unless a study of calibration (`simulation_based_calibration`) has passed.
 
@@ -114,16 +120,26 @@ class AmortisedCalibrator(AbstractCalibrator):
     def _judged(self, problem: Problem, state: State) -> State:
         """Finished, or with further draws of a proposal fitted to those there are."""
         ratios = self._log_ratios(state)
+        if np.sum(np.isfinite(ratios)) < 2:
+            raise FloatingPointError(
+                f"required: draws of the network at which the model has a density; received: "
+                f"{int(np.sum(np.isfinite(ratios)))} of {ratios.size}; try: whether the data are like those of the "
+                "training (`inside` without correction), or another calibrator"
+            )
         log_weights, k_hat = pareto_smooth(ratios)
         moments = weighted_moments(state["z"], np.exp(log_weights))
         good = k_hat < LARGEST_K_HAT and effective_draws(log_weights) >= self.least_effective
         # What a refitted proposal does not reach no k-hat can see: the moments must have come to rest too.
-        good = good and (not len(state["means"]) or settled(moments, state["moments"][-1]))
-        state = {**state, "moments": np.concatenate([state["moments"], moments[None]])}
-        if good or len(state["means"]) >= self.rounds or np.sum(np.isfinite(ratios)) < 2:
+        history = np.concatenate([state["moments"], moments[None]])
+        at_rest = len(history) >= 3 and settled(moments, history[2 * len(history) // 3 - 1])
+        good = good and (len(history) == 1 or at_rest)
+        state = {**state, "moments": history}
+        if good or len(state["means"]) >= self.rounds:
             return {**state, "finished": np.asarray(True), "reliable": np.asarray(good)}
         own = state["z"][: self.draws]
-        factor = np.linalg.cholesky(np.atleast_2d(np.cov(own, rowvar=False)))
+        # 1e-12: the draws of a network that has collapsed onto a line or a point have no Cholesky factor.
+        spread = np.atleast_2d(np.cov(own, rowvar=False))
+        factor = np.linalg.cholesky(spread + 1e-12 * max(np.trace(spread), 1e-12) * np.eye(len(spread)))
         mean, factor = refitted(state["z"], ratios, own.mean(axis=0), factor)
         key = jax.random.fold_in(child_key(state_key(state), "further"), len(state["means"]))
         z = student_draws(mean, factor, self._degrees(state), self.chunk, key=key)
