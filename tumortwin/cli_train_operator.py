@@ -46,9 +46,6 @@ from tumortwin.surrogates import (
     weight_count,
 )
 
-# Draws of the prior, each on one of the expected anatomies, on which the limits of the domain are set.
-_EXPECTED = 4000
-
 
 @dataclasses.dataclass(frozen=True)
 class OperatorCase:
@@ -241,7 +238,7 @@ def expected_cases(run: Run, case: OperatorCase) -> dict[str, np.ndarray]:
         numbers = range(case.sizes["expected"])
         drawn = draw_inputs(case.template, case.brain, case.variation, case.courses, numbers, seed)
         features = course_features(case.template, grow_starts(case.template, drawn, case.solver))
-    return expected_values(features, random_design(case.prior, _EXPECTED, key=run.key("expected")).values)
+    return expected_values(features, random_design(case.prior, case.sizes["expected"], key=run.key("expected")).values)
 
 
 def hold_out(

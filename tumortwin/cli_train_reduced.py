@@ -254,7 +254,7 @@ def _rows(surrogate: PodSurrogate, basis: Basis, held_out: HeldOut) -> list[dict
         row_of("surrogate.lost", basis.lost[-1], "1"),
         row_of("surrogate.cases", len(held_out.inside), "1"),
         row_of("surrogate.flagged_share", 1.0 - held_out.inside.mean(), "1"),
-        row_of("surrogate.rejected_share", float(np.mean(vouched > float(surrogate.error.tolerance))), "1"),
+        row_of("surrogate.rejected_share", float(np.mean(~(vouched <= float(surrogate.error.tolerance)))), "1"),
         row_of("surrogate.relative_l2_median", np.median(error), "1"),
         row_of("surrogate.relative_l2_q95", np.quantile(error, 0.95), "1"),
         row_of("surrogate.density_factor", float(surrogate.error.density_factor), "1"),

@@ -177,7 +177,7 @@ def enlarged_for(
     """The surrogate with more modes, from courses of the PDE that begin at one start elsewhere."""
     days = (0.0, *case.snapshot_days)
     found: Samples = simulate_samples([model], [case.schedule], values, days, case.solver)
-    return enlarged(surrogate, found.snapshots(), more, case.settings)
+    return enlarged(surrogate, found.snapshots(), more, case.settings, start=model.initial)
 
 
 # --- half of the range ---

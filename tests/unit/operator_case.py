@@ -95,10 +95,12 @@ def _starts(inputs: dict[str, np.ndarray]) -> np.ndarray:
     return inputs["mask"] / (1.0 + np.exp((distance - radius) / length))
 
 
-def expected(count: int = 300) -> dict[str, np.ndarray]:
+@functools.cache
+def expected(count: int = 240) -> dict[str, np.ndarray]:
     """What will be asked for, for the limits of the domain."""
     drawn = random_design(prior(), count, key=jax.random.key(3)).values
-    return expected_values(course_features(template(), courses(48, 100).inputs), drawn)
+    inputs = draw_inputs(template(), brain(), VARIATION, COURSES, range(100, 100 + count), (3,))
+    return expected_values(course_features(template(), {**inputs, "start": _starts(inputs)}), drawn)
 
 
 def fitted(training: Training, known: Courses | None = None, **how):

@@ -1,5 +1,6 @@
 """A tiny tumor for the tests of surrogates: a ball of tissue, 12 x 10 x 8 voxels of 3 mm, in 64 bits."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -42,6 +43,7 @@ SNAPSHOT_DAYS = (10.0, 20.0, 30.0, 40.0)
 LEVELS = {"flair": 0.25, "t1gd": 0.6}
 TRAINING, HELD_OUT = 32, 80
 SETTINGS = PodSettings(modes=14, degree=8, substeps=2, tolerance=0.1, level=0.9)
+SETTINGS_OF_TEN = dataclasses.replace(SETTINGS, modes=10)
 
 
 def prior() -> Prior:

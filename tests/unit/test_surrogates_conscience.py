@@ -112,7 +112,7 @@ def test_bounds_hold_for_new_cases_at_all_days_together():
         theirs = ours + error * (ours + ours[:, :1]) * random.normal(size=(n, days))
         return estimate, error, ours, theirs
 
-    before = ErrorModel.uncalibrated(("mass",), 0.9, 0.1)
+    before = ErrorModel.uncalibrated(("mass",), 0.9, 0.1, 8.0)
     assert np.isinf(np.asarray(before.density_bound(jnp.ones(2)))).all()
     estimate, error, ours, theirs = cases(2000)
     after = before.calibrated(estimate, error, {"mass": (ours, theirs)})
@@ -122,7 +122,27 @@ def test_bounds_hold_for_new_cases_at_all_days_together():
     bound = np.asarray(of_case(jnp.asarray(estimate), jnp.asarray(ours)))
     assert 0.88 <= kept.mean() <= 0.92
     assert 0.88 <= (abs(theirs - ours) <= bound).all(axis=1).mean() <= 0.92
+    np.testing.assert_allclose(after.case_bounds("mass", estimate, ours), bound)
     with pytest.raises(ValueError, match="NaN"):
         before.calibrated(estimate * np.nan, error, {"mass": (ours, theirs)})
     with pytest.raises(ValueError, match="mass"):
         before.calibrated(estimate, error, {})
+
+
+def test_a_volume_of_which_nothing_is_seen_is_bounded_too():
+    """A third of the cases have no volume by the surrogate, on any day, and some by the model."""
+    random = np.random.default_rng(3)
+
+    def cases(n):
+        ours = np.where(random.uniform(size=(n, 1)) < 0.3, 0.0, np.exp(random.normal(8.0, 1.0, (n, 3))))
+        theirs = np.where(
+            ours == 0.0, random.uniform(0.0, 40.0, (n, 3)), ours * (1.0 + 0.1 * random.normal(size=(n, 3)))
+        )
+        theirs[:, 0] = ours[:, 0]
+        return np.full((n, 3), 0.05), np.full((n, 3), 0.01), ours, theirs
+
+    estimate, error, ours, theirs = cases(2000)
+    after = ErrorModel.uncalibrated(("v",), 0.9, 0.1, 8.0).calibrated(estimate, error, {"v": (ours, theirs)})
+    estimate, _, ours, theirs = cases(4000)
+    covered = (abs(theirs - ours) <= after.case_bounds("v", estimate, ours)).all(axis=1)
+    assert 0.88 <= covered.mean() <= 0.92

@@ -371,12 +371,14 @@ def test_it_stands_in_for_the_solver_and_hands_back_where_it_does_not_vouch():
 
 
 def test_quantities_are_those_of_the_field_and_bounds_hold_as_often_as_they_say():
-    surrogate, new = trained(), case.courses(24, 200)
+    surrogate, new = trained(), case.courses(24, 400)  # anatomies that it was neither trained nor calibrated on
     held = hold_operator_against(surrogate, new)
     inside = held.rows(np.flatnonzero(held.inside))
     bound = np.asarray(surrogate.error.density_bound(jnp.asarray(inside.estimate)))
     covered = (inside.error <= bound + 1e-12).all(axis=1)
-    assert covered.mean() >= 0.8  # the cases it was calibrated on: by definition of the quantile
+    # Level .8 and some twenty cases on either side: 1 in 1,000 pairs of sets would lie beyond.
+    assert 0.35 <= covered.mean() and np.isfinite(bound).all()
+    assert float(surrogate.error.density_factor) < 10.0
     values = {p: jnp.asarray(v[:3]) for p, v in new.values.items()}
     model, schedule = row(0, new)
     many = surrogate.on(model).many(values, schedule, case.DAYS)

@@ -16,15 +16,20 @@ from tumortwin.observation import AbstractObservation, Datum, MaskObservation
 from tumortwin.params import set_parameters
 from tumortwin.solvers import RESULTS, FixedSteps, simulate
 from tumortwin.surrogates import (
+    ParameterDomain,
+    Samples,
     StandIn,
     basis_of,
+    calibrate_pod,
     enlarged,
     fit_pod,
     hold_against,
     pod_basis,
     project,
+    random_design,
     reduced_many,
     rehearse,
+    simulate_samples,
     stand_in,
 )
 from tumortwin.treatments import Schedule
@@ -140,7 +145,7 @@ def test_more_modes_err_less_and_the_estimate_follows():
         estimates.append(np.median(held.estimate[:, 1:]))
         if modes == 14:
             assert np.corrcoef(np.log(held.error[:, -1]), np.log(held.estimate[:, -1]))[0, 1] > 0.3
-            assert np.mean(held.error[:, 1:] <= held.estimate[:, 1:] + 1e-4) > 0.95  # pessimistic, as it should be
+            assert np.mean(held.error[:, 1:] <= held.estimate[:, 1:] + 1e-4) > 0.95  # rather too large
             assert np.nanmedian(held.dice["flair"]) > 0.95
     assert errors[2] < 0.3 * errors[1] < 0.3 * errors[0] and errors[2] < 0.01
     assert estimates[2] < estimates[1] < estimates[0]
@@ -179,8 +184,42 @@ def test_other_parameters_and_another_start_are_outside():
     elsewhere = case.moved(surrogate, (7.5, 4.5, 4.0))  # 7.5 mm away, same parameters
     assert bool(surrogate.inside(elsewhere))
     assert asked(surrogate, elsewhere).result == RESULTS.outside_domain
+    # A satellite hardly changes the start, and grows where nothing crowds it.
+    start = surrogate.model.initial.state(surrogate.model.tissue).density
+    for peak in (1e-2, 1e-3):
+        with_satellite = eqx.tree_at(
+            lambda m: m.initial, surrogate.model, GivenDensity(start.at[5, 8, 3].add(peak).astype(start.dtype))
+        )
+        assert asked(surrogate, with_satellite).result == RESULTS.outside_domain
+    assert bool(asked(surrogate, surrogate.model).succeeded)
     nonsense = surrogate.at({RATE: jnp.asarray(np.nan)})
     assert asked(surrogate, nonsense).result != RESULTS.successful
+
+
+def test_a_surrogate_of_half_of_the_range_refuses_the_other_half():
+    known = case.training()
+    rate = np.asarray(known.design.values[RATE])
+    below = rate < np.median(rate)
+    slow = Samples(
+        known.design.rows(below), known.days, known.density[below], known.error_estimate[below], known.succeeded[below]
+    )
+    expected = random_design(case.prior(), 2000, key=jax.random.key(3)).values
+    there = expected[RATE] < np.median(rate)
+    domain = ParameterDomain.of(slow.design.values, {p: np.asarray(v)[there] for p, v in expected.items()})
+    model = case.model()
+    surrogate = fit_pod(
+        model, basis_of(model, [slow.snapshots()], 10), domain, slow.design.values,
+        levels=case.LEVELS, solver=case.SOLVER, horizon=case.DAYS[-1], settings=case.SETTINGS_OF_TEN,
+    )  # fmt: skip
+    held = case.held_out()
+    surrogate = calibrate_pod(surrogate, hold_against(surrogate, held, [case.SCHEDULE]))
+    asked = {p: jnp.asarray(v) for p, v in held.design.values.items()}
+    found = surrogate.many(asked, case.SCHEDULE, case.DAYS)
+    fast = np.asarray(asked[RATE]) > 1.1 * np.median(rate)
+    assert fast.sum() > 20 and not np.asarray(found.inside)[fast].any()
+    assert np.asarray(found.inside)[~fast].mean() > 0.5
+    assert (np.asarray(surrogate(surrogate.at({p: v[np.argmax(fast)] for p, v in asked.items()}), case.SCHEDULE,
+                                 case.DAYS).result == RESULTS.outside_domain)).all()  # fmt: skip
 
 
 def test_enlarged_by_what_it_rejected_it_holds_the_moved_start():
@@ -193,12 +232,18 @@ def test_enlarged_by_what_it_rejected_it_holds_the_moved_start():
             other.initial.state(other.tissue).density[None],
             solved(other, days=case.SNAPSHOT_DAYS).states.density,
         ]
-    more = enlarged(surrogate, np.concatenate(states).reshape(-1, np.prod(case.SHAPE)), 10, case.SETTINGS)
+    snapshots = np.concatenate(states).reshape(-1, np.prod(case.SHAPE))
+    more = enlarged(surrogate, snapshots, 10, case.SETTINGS, start=elsewhere.initial)
     truth = solved(elsewhere).states.density
     before, after = (relative(asked(s, elsewhere).states.density, truth) for s in (surrogate, more))
     assert before > 0.2 and after < 0.02
     ratio = [float(both(s, elsewhere)[1].max()) for s in (surrogate, more)]
     assert ratio[1] < 0.1 * ratio[0]
+    design = random_design(case.prior(), 24, key=jax.random.key(8))
+    samples = simulate_samples([elsewhere], [case.SCHEDULE], design, case.DAYS, case.SOLVER, estimate_error=False)
+    known = calibrate_pod(more, hold_against(more, samples, [case.SCHEDULE]))
+    assert bool(asked(known, elsewhere).succeeded)  # bounds of courses that begin there
+    assert asked(known, surrogate.model).result == RESULTS.successful  # the old start is still a mode
 
 
 def test_another_anatomy_or_spacing_or_mechanism_is_refused():

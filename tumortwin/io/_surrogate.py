@@ -15,7 +15,7 @@ from tumortwin.io._surrogate_kinds import KINDS
 from tumortwin.surrogates import AbstractSurrogate
 
 ARRAYS, SPEC = "surrogate.eqx", "spec.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def write_surrogate(folder: PathLike, surrogate: AbstractSurrogate, facts: Mapping[str, Any]) -> Path:

@@ -80,7 +80,7 @@ def _conscience_skeleton(
     points = jnp.zeros((s["points"], len(s["paths"])))
     return (
         ParameterDomain(vector, vector, points, vector, vector, zero, tuple(s["paths"]), s["neighbors"]),
-        ErrorModel(zero, {name: zero for name in ("mass", *s["levels"])}, zero, zero, zero),
+        ErrorModel(zero, {name: zero for name in ("mass", *s["levels"])}, zero, zero, zero, zero),
         {name: zero for name in s["levels"]},
         FixedSteps(s["max_step"], s["max_diffusivity"]),
     )

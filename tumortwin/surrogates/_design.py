@@ -27,7 +27,7 @@ class Design:
         """Number of samples."""
         return len(self.anatomy)
 
-    def rows(self, chosen: slice) -> "Design":
+    def rows(self, chosen: slice | np.ndarray) -> "Design":
         """Some of the samples."""
         values = {path: value[chosen] for path, value in self.values.items()}
         return Design(values, self.anatomy[chosen], self.schedule[chosen])

@@ -16,9 +16,10 @@ class ErrorModel(eqx.Module):
     """Bounds for what a surrogate is off by, at all days of a course together, from a cheap estimate of it.
 
     $$ |u - \\hat u|/|\\hat u| \\le q\\,(\\eta + f), \\qquad
-       |Q - \\hat Q| \\le q_Q\\,(\\eta + f)\\,(\\hat Q + \\hat Q_0) $$
+       |Q - \\hat Q| \\le q_Q\\,(\\eta + f)\\,(\\hat Q + \\hat Q_0 + v) $$
 
-    with eta the estimate at a day, f `floor`, Q_0 the quantity at the start. Every factor q is the conformal quantile,
+    with eta the estimate at a day, f `floor`, Q_0 the quantity at the start, v the volume of one `voxel` [mm^3], so
+    that a volume of which the surrogate sees nothing is bounded too. Every factor q is the conformal quantile,
     at `level`, of the greatest ratio of the left to the right over the days of a held-out case: so every bound holds at
     all days of a new case with that probability, over cases drawn as the held-out ones were.
 
@@ -33,9 +34,12 @@ class ErrorModel(eqx.Module):
     tolerance: Float[Array, ""]
     level: Float[Array, ""]
     floor: Float[Array, ""]
+    voxel: Float[Array, ""]
 
     @classmethod
-    def uncalibrated(cls, quantities: tuple[str, ...], level: float, tolerance: float) -> "ErrorModel":
+    def uncalibrated(
+        cls, quantities: tuple[str, ...], level: float, tolerance: float, voxel: float, floor: float = FLOOR
+    ) -> "ErrorModel":
         """Before any case was held against it: infinite bounds."""
         infinite = jnp.asarray(np.inf)
         return cls(
@@ -43,7 +47,8 @@ class ErrorModel(eqx.Module):
             {name: infinite for name in quantities},
             jnp.asarray(tolerance),
             jnp.asarray(level),
-            jnp.asarray(FLOOR),
+            jnp.asarray(floor),
+            jnp.asarray(voxel),
         )
 
     def calibrated(
@@ -62,10 +67,9 @@ class ErrorModel(eqx.Module):
         factor = conformal_quantile(np.max(np.asarray(errors) / slack, axis=1), level)
         factors = {}
         for name, (ours, theirs) in quantities.items():
-            scale = slack * quantity_scale(ours)
-            ratio = np.abs(np.asarray(theirs) - ours) / np.where(scale > 0, scale, 1.0)
+            ratio = np.abs(np.asarray(theirs) - ours) / (slack * self._scale(ours))
             factors[name] = jnp.asarray(conformal_quantile(np.max(ratio, axis=1), level))
-        return ErrorModel(jnp.asarray(factor), factors, self.tolerance, self.level, self.floor)
+        return ErrorModel(jnp.asarray(factor), factors, self.tolerance, self.level, self.floor, self.voxel)
 
     def density_bound(self, estimate: Float[Array, "*case time"]) -> Float[Array, "*case time"]:
         """Bound of the relative L2 error of the density."""
@@ -75,9 +79,13 @@ class ErrorModel(eqx.Module):
         self, name: str, estimate: Float[Array, " time"], value: Float[Array, " time"], start: Float[Array, ""]
     ) -> Float[Array, " time"]:
         """Half-width of the interval around a quantity, in its unit."""
-        return self.quantity_factors[name] * (estimate + self.floor) * (jnp.abs(value) + jnp.abs(start))
+        return self.quantity_factors[name] * (estimate + self.floor) * (jnp.abs(value) + jnp.abs(start) + self.voxel)
 
+    def case_bounds(self, name: str, estimates: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The same of held-out cases [case day] whose first day is that of the start."""
+        slack = np.asarray(estimates) + float(self.floor)
+        return float(self.quantity_factors[name]) * slack * self._scale(values)
 
-def quantity_scale(values: np.ndarray) -> np.ndarray:
-    """|Q| + |Q_0| of quantities [case day] whose first day is that of the start."""
-    return np.abs(values) + np.abs(values[:, :1])
+    def _scale(self, values: np.ndarray) -> np.ndarray:
+        """|Q| + |Q_0| + v of quantities [case day]."""
+        return np.abs(values) + np.abs(values[:, :1]) + float(self.voxel)

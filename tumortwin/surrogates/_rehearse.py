@@ -62,11 +62,13 @@ def rehearse(
     **Arguments:** `draws` path -> [draw] of the parameters that differ; `solver` of the model itself, for the draws
     that the surrogate does not vouch for; None when those are to be an error.
 
-    **Raises:** `ValueError` for draws that are left over without a solver; `FloatingPointError` when the model itself
-    fails.
+    **Raises:** `ValueError` for no draws, or draws that are left over without a solver; `FloatingPointError` when the
+    model itself fails.
     """
     values = {path: np.asarray(value) for path, value in draws.items()}
     asked = tuple(float(d) for d in days)
+    if not values or not len(next(iter(values.values()))):
+        raise ValueError(f"required: draws of at least one parameter; received: none of {sorted(values)}")
     together = min(TOGETHER, len(next(iter(values.values()))))
     found = in_chunks(lambda part: surrogate.many(part, schedule, asked), values, together)
     found = jax.tree.map(lambda x: np.array(x), found)

@@ -140,7 +140,8 @@ def fit_operator(
     lowest, highest = standard.min(axis=(0, 1)), standard.max(axis=(0, 1))
     wider = MARGIN * (highest - lowest)
     known = course_values(template, courses)
-    error = ErrorModel.uncalibrated((MASS, *sorted(levels)), settings.level, settings.tolerance)
+    voxel = template.tissue.grid.cell_volume
+    error = ErrorModel.uncalibrated((MASS, *sorted(levels)), settings.level, settings.tolerance, voxel, settings.floor)
     surrogate = FnoSurrogate(
         template,
         fitted.parameters,
@@ -149,7 +150,7 @@ def fit_operator(
         jnp.asarray(lowest - wider),
         jnp.asarray(highest + wider),
         ParameterDomain.of(known, expected, settings.domain_level),
-        eqx.tree_at(lambda e: e.floor, error, jnp.asarray(settings.floor)),
+        error,
         {name: jnp.asarray(float(level)) for name, level in sorted(levels.items())},
         solver,
         float(horizon),
@@ -176,12 +177,12 @@ def course_features(template: ReactionDiffusion, inputs: Mapping[str, np.ndarray
 
 
 def expected_values(features: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Cases as they will be asked for, from fewer anatomies than sets of parameters: these are drawn apart, so every
-    anatomy is as good for any of them. [case] as many as there are sets."""
-    count = len(next(iter(values.values())))
-    anatomies = len(next(iter(features.values())))
-    taken = np.arange(count) % anatomies
-    return {p: np.asarray(v) for p, v in values.items()} | {name: v[taken] for name, v in features.items()}
+    """Cases as they will be asked for: features and sets of parameters are drawn apart, as many of each; none serves
+    twice, since limits rest on the number of cases that are independent of each other."""
+    counts = {len(v) for v in (*features.values(), *values.values())}
+    if len(counts) != 1:
+        raise ValueError(f"required: as many anatomies as sets of parameters; received: {sorted(counts)}")
+    return {p: np.asarray(v) for p, v in values.items()} | dict(features)
 
 
 def hold_operator_against(surrogate: FnoSurrogate, courses: Courses) -> HeldOut:

@@ -15,11 +15,12 @@ from tumortwin.treatments import LogKill
 
 
 class ReducedState(NamedTuple):
-    """Coefficients of the modes, and the estimated L2 norm of what they are off by [sqrt(voxel)]; a trajectory stacks
-    times in front."""
+    """Coefficients of the modes, the estimated L2 norm of what they are off by [sqrt(voxel)], and the norm of what they
+    `missed` of the start, grown and killed alone; a trajectory stacks times in front."""
 
     coefficients: Float[Array, "*time mode"]
     error: Float[Array, "*time"]
+    missed: Float[Array, "*time"]
 
 
 def advance(
@@ -50,7 +51,8 @@ def advance(
     as diffusion never enlarges an L2 norm, and the slope of g u / (1 + c u), growth and crowding together, is g / (1 +
     c u)^2. At which density the errors lie is not known: u_bar is half of the mean density of the mass, the middle of a
     front. With 0 in its place E would be an upper bound (up to the time step, the sketch and negative densities), but
-    one that is most pessimistic for the fastest tumors. A conformal quantile turns the estimate into a bound, whatever
+    one that is most pessimistic for the fastest tumors; what the modes miss of the start itself, which may lie ahead of
+    any front, is followed that way beside it (`missed`). A conformal quantile turns the estimate into a bound, whatever
     it is worth (`ErrorModel`).
 
     **Arguments:** `sums` of the modes over all voxels.
@@ -108,13 +110,14 @@ def _phase(
         grown, crowded = react(operators, sums, state, *flow, substeps)
         moved = propagator @ grown.coefficients
         outside = spread @ (grown.coefficients + moved) - crowded
-        after = ReducedState(moved, grown.error + _norm(outside))
+        after = ReducedState(moved, grown.error + _norm(outside), grown.missed)
         return after, after
 
     _, states = jax.lax.scan(step, start, flows.joined)
     asked = np.asarray([int(np.argmin(abs(phase.edges - s))) - 1 for s in (*phase.saves, phase.end)])
     chosen, last = jax.tree.map(lambda x: x[asked], (states, flows.second))
-    whole = jax.vmap(lambda state, g, c: react(operators, sums, state, g, c, substeps)[0])(chosen, *last)
+    whole, outside = jax.vmap(lambda state, g, c: react(operators, sums, state, g, c, substeps))(chosen, *last)
+    whole = whole._replace(error=whole.error + jax.vmap(_norm)(outside))
     return jax.tree.map(lambda x: x[:-1], whole), jax.tree.map(lambda x: x[-1], whole)
 
 
@@ -147,7 +150,8 @@ def react(
         b = b + width / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
     middle = 0.5 * (state.coefficients + b)
     outside = operators.sketched_crowding @ operators.pairs(middle) * (gain * crowding)
-    return ReducedState(gain * b, gain * state.error / (1.0 + crowding * _front(state, sums)) ** 2), outside
+    error = gain * state.error / (1.0 + crowding * _front(state, sums)) ** 2
+    return ReducedState(gain * b, error, gain * state.missed), outside
 
 
 def _front(state: ReducedState, sums: Float[Array, " mode"]) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tumortwin.models import ReactionDiffusion
+from tumortwin.models import GivenDensity, ReactionDiffusion
 from tumortwin.solvers import FixedSteps
 from tumortwin.surrogates._domain import ParameterDomain
 from tumortwin.surrogates._error import ErrorModel
@@ -90,17 +90,27 @@ def enlarged(
     count: int,
     settings: PodSettings | None = None,
     *,
+    start: GivenDensity | None = None,
     seed: int = 0,
 ) -> PodSurrogate:
-    """The surrogate with `count` more modes, from snapshots that it rejected. Its bounds are to be calibrated anew."""
+    """The surrogate with `count` more modes, from snapshots that it rejected; it has no bounds until it is calibrated.
+
+    **Arguments:** `start` from which it is asked from now on: the first of the new modes holds it, and `hold_against`
+    begins there. Without it the start stays what it was, and another one is rejected.
+    """
     settings = PodSettings() if settings is None else settings
     old = np.asarray(surrogate.modes, np.float64).reshape(surrogate.operators.size, -1)
+    model = surrogate.model
+    if start is not None:
+        model = eqx.tree_at(lambda m: m.initial, model, start)
+        density = np.asarray(start.state(model.tissue).density, np.float64).reshape(1, -1)
+        old, count = enlarged_basis(old, density, 1), count - 1
     low, high = (float(x) for x in surrogate.operators.log_ratio)
     levels = {name: float(level) for name, level in surrogate.levels.items()}
     reached = np.flatnonzero(np.max(snapshots, axis=0) >= NEAR * min(levels.values()))
     near = np.union1d(np.asarray(surrogate.near), reached)
     rest = (surrogate.domain, levels, surrogate.solver, surrogate.horizon, settings, seed)
-    return _assembled(surrogate.model, enlarged_basis(old, snapshots, count), near, (low, high), *rest)
+    return _assembled(model, enlarged_basis(old, snapshots, count), near, (low, high), *rest)
 
 
 def _assembled(
@@ -125,7 +135,9 @@ def _assembled(
         jnp.asarray(modes.sum(axis=1), float),
         jax.tree.map(lambda x: x.astype(dtype), exact),
         domain,
-        ErrorModel.uncalibrated((MASS, *sorted(levels)), settings.level, settings.tolerance),
+        ErrorModel.uncalibrated(
+            (MASS, *sorted(levels)), settings.level, settings.tolerance, model.tissue.grid.cell_volume
+        ),
         {name: jnp.asarray(float(level)) for name, level in sorted(levels.items())},
         solver,
         settings.substeps,

@@ -21,6 +21,8 @@ from tumortwin.treatments import Schedule
 
 # What one product of coefficients is made of stays in the cache.
 CASES_AT_ONCE = 64
+# Times the resolution of a number: what the modes miss of a start that is one of them.
+ROUNDING = 100.0
 
 
 class PodSurrogate(AbstractSurrogate):
@@ -36,8 +38,10 @@ class PodSurrogate(AbstractSurrogate):
 
     **It vouches for an answer** (`result` successful) when the parameters are inside `domain`, log(rho / D) is within
     the range of the operators, the diffusivity below the solver's bound, the reduced state finite and not larger than
-    a full box, and the error bound (`ErrorModel` of the residual's estimate, the start's projection error included) at
-    all days below `error.tolerance`. All of it is known from the few coefficients, before any field is made.
+    a full box, the error bound (`ErrorModel` of the residual's estimate, the start's projection error included) at all
+    days below `error.tolerance`, and what the modes miss of the start, grown with nothing that damps it, below
+    `error.floor`: the factor of the bound was learned from one start and says nothing of others. All of it is known
+    from the few coefficients, before any field is made.
 
     **Arguments:** `modes` orthonormal, zero outside of the domain; `near` voxels (flat) in which volumes are counted,
     `near_modes` the modes there, `mode_sums` their sums over all voxels; `levels` name -> density [1] whose volumes are
@@ -115,15 +119,17 @@ class PodSurrogate(AbstractSurrogate):
         """The start of a model in the modes, and the norm of what they do not hold of it."""
         density = model.initial.state(model.tissue).density.astype(self.modes.dtype)
         found = self.project(density[None])
-        return ReducedState(found.coefficients[0], found.error[0])
+        return ReducedState(found.coefficients[0], found.error[0], found.missed[0])
 
     def project(self, density: Float[Array, "time x y z"]) -> ReducedState:
         """Densities in the modes, and the norm of what they do not hold of each."""
         flat, modes = density.reshape(len(density), -1), self.modes.reshape(len(self.modes), -1)
         coefficients = jnp.matmul(flat, modes.T, precision="highest")
         rest = jnp.linalg.norm(flat - coefficients @ modes, axis=1)
+        rounding = ROUNDING * jnp.finfo(flat.dtype).eps * jnp.linalg.norm(flat, axis=1)
+        missed = jnp.where(rest > rounding, rest, 0.0)
         dtype = self.operators.crowding.dtype
-        return ReducedState(coefficients.astype(dtype), rest.astype(dtype))
+        return ReducedState(coefficients.astype(dtype), rest.astype(dtype), missed.astype(dtype))
 
     def reduced(
         self, model: ReactionDiffusion, schedule: Schedule, ts: Sequence[float], start: ReducedState | None = None
@@ -167,7 +173,10 @@ class PodSurrogate(AbstractSurrogate):
         full_box = np.sqrt(np.prod(self.modes.shape[1:]))
         finite = jnp.all(jnp.isfinite(reduced.coefficients)) & jnp.all(jnp.isfinite(reduced.error))
         bounded = jnp.max(jnp.abs(reduced.coefficients)) <= full_box
-        right = self.inside(model) & bounded & (jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance)
+        size = jnp.linalg.norm(reduced.coefficients, axis=1)
+        held = jnp.all(reduced.missed <= self.error.floor * size)
+        right = self.inside(model) & bounded & held
+        right = right & (jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance)
         result = RESULTS.where(right, RESULTS.successful, RESULTS.outside_domain)
         return RESULTS.where(finite, result, RESULTS.nonfinite)
 
@@ -176,7 +185,8 @@ class PodSurrogate(AbstractSurrogate):
 
         Its residual lacks what the modes left out now held; `fit_pod` with fewer modes has it whole.
         """
-        error = ErrorModel.uncalibrated(self.quantity_names, float(self.error.level), float(self.error.tolerance))
+        level, tolerance, voxel = (float(x) for x in (self.error.level, self.error.tolerance, self.error.voxel))
+        error = ErrorModel.uncalibrated(self.quantity_names, level, tolerance, voxel)
         return dataclasses.replace(
             self,
             modes=self.modes[:count],
