@@ -49,7 +49,10 @@ def wells(table: Table, *, leave_out: bool) -> Task:
         subject=subject,
         asked=np.ones(len(known), bool) if leave_out else known.held_out,
         pool=np.broadcast_to(
-            _hours(known, np.asarray(rows.valid) > 0) if leave_out else np.arange(rows.seen.shape[1]), rows.seen.shape
+            shared_hours(np.asarray(known.schedule), np.asarray(rows.valid) > 0)
+            if leave_out
+            else np.arange(rows.seen.shape[1]),
+            rows.seen.shape,
         ),
         raw=known.seen[:, 1:],
         back=unscale,
@@ -57,10 +60,9 @@ def wells(table: Table, *, leave_out: bool) -> Task:
     )
 
 
-def _hours(known: Wells, valid: np.ndarray) -> np.ndarray:
+def shared_hours(schedules: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """The hour whose errors a forecast has: its own, or, where one schedule alone was read then, the last before it
     at which several were: wells of the schedule that is left out have no others to be calibrated on."""
-    schedules = np.asarray(known.schedule)
     hours = np.arange(valid.shape[1])
     shared = np.asarray([np.unique(schedules[valid[:, hour]]).size > 1 for hour in hours])
     return np.maximum.accumulate(np.where(shared, hours, 0))

@@ -14,6 +14,7 @@ from experiments.hybrid_ablation.lesions import LAW, lesions
 from experiments.hybrid_ablation.rows import HYBRID, LEARNED, MECHANISM, Rows, rotation
 from experiments.hybrid_ablation.scores import LEVELS, cases_of, conformal_interval, ranking, scored
 from experiments.hybrid_ablation.tables import told
+from experiments.hybrid_ablation.wells import shared_hours
 from tumortwin.inference import Training
 from tumortwin.io import Covariate, Quantity, TableSchema, read_table
 from tumortwin.solvers import simulate_compartment
@@ -150,3 +151,12 @@ def test_rows_are_filled_with_what_does_not_count():
     rows = Rows(*(np.ones(shapes.get(field.name, (5, 1))) for field in dataclasses.fields(Rows)))
     filled = rows.filled(64)
     assert len(filled.start) == 64 and filled.valid.sum() == rows.valid.sum()
+
+
+def test_an_hour_that_one_schedule_alone_was_read_at_has_the_errors_of_the_hour_before():
+    valid = np.ones((4, 5), bool)
+    valid[:2, 4] = False  # the last hour: the second schedule alone
+    schedules = np.asarray(["a", "a", "b", "b"])
+    np.testing.assert_array_equal(shared_hours(schedules, valid), [0, 1, 2, 3, 3])
+    valid[:, 4] = True
+    np.testing.assert_array_equal(shared_hours(schedules, valid), [0, 1, 2, 3, 4])
