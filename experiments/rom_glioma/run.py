@@ -116,7 +116,9 @@ def accuracy(surrogate: PodSurrogate, tested: HeldOut, expected: dict) -> list[V
         measured("published_relative_error", published["relative_error"], source=published["source"]),
         measured("published_speedup", published["speedup"], source=published["source"]),
     ]
-    return found + [measured(f"ccc_of_change_{name}", value) for name, value in every.change.items()]
+    # Over cases that grew without limit it is no number, and the verdict above is missed.
+    finite = {name: value for name, value in every.change.items() if np.isfinite(value)}
+    return found + [measured(f"ccc_of_change_{name}", value) for name, value in finite.items()]
 
 
 def conscience(surrogate: PodSurrogate, tested: HeldOut) -> list[Verdict]:
@@ -139,7 +141,8 @@ def conscience(surrogate: PodSurrogate, tested: HeldOut) -> list[Verdict]:
     if cases.vouched.any():
         share = (cases.error <= bound).all(axis=1)[cases.vouched].mean()
         found.append(measured("coverage_density_of_those_it_vouches_for", share))
-    found.append(measured("median_density_bound", np.median(bound.max(axis=1))))
+    largest = np.where(np.isfinite(bound).all(axis=1), bound.max(axis=1), np.inf)
+    found.append(measured("median_density_bound", middle(largest)))
     return found
 
 

@@ -54,7 +54,7 @@ def scores(held_out: HeldOut) -> Scores:
         float(np.quantile(error, 0.95, method="higher")),
         float(np.nanquantile(dice, 0.05)),
         change,
-        min(change.values()),
+        float(np.min(list(change.values()))),  # no number where one has none
     )
 
 
