@@ -139,7 +139,7 @@ def conscience(surrogate: PodSurrogate, tested: HeldOut) -> list[Verdict]:
         kept = (np.abs(theirs - ours) <= surrogate.error.case_bounds(name, cases.estimate, ours)).all(axis=1)
         found.append(between(f"coverage_{name}", kept.mean(), *ends, source=source))
     if cases.vouched.any():
-        share = (cases.error <= bound).all(axis=1)[cases.vouched].mean()
+        share = np.all(cases.error <= bound, axis=1)[cases.vouched].mean()
         found.append(measured("coverage_density_of_those_it_vouches_for", share))
     largest = np.where(np.isfinite(bound).all(axis=1), bound.max(axis=1), np.inf)
     found.append(measured("median_density_bound", middle(largest)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tumortwin.models import GivenDensity, ReactionDiffusion
+from tumortwin.models import AbstractInitialCondition, GivenDensity, ReactionDiffusion
 from tumortwin.solvers import FixedSteps
 from tumortwin.surrogates._domain import ParameterDomain
 from tumortwin.surrogates._error import ErrorModel
@@ -90,7 +90,7 @@ def enlarged(
     count: int,
     settings: PodSettings | None = None,
     *,
-    start: GivenDensity | None = None,
+    start: AbstractInitialCondition | None = None,
     seed: int = 0,
 ) -> PodSurrogate:
     """The surrogate with `count` more modes, from snapshots that it rejected; it has no bounds until it is calibrated.
@@ -102,9 +102,9 @@ def enlarged(
     old = np.asarray(surrogate.modes, np.float64).reshape(surrogate.operators.size, -1)
     model = surrogate.model
     if start is not None:
-        model = eqx.tree_at(lambda m: m.initial, model, start)
-        density = np.asarray(start.state(model.tissue).density, np.float64).reshape(1, -1)
-        old, count = enlarged_basis(old, density, 1), count - 1
+        density = start.state(model.tissue).density
+        model = eqx.tree_at(lambda m: m.initial, model, GivenDensity(density))
+        old, count = enlarged_basis(old, np.asarray(density, np.float64).reshape(1, -1), 1), count - 1
     low, high = (float(x) for x in surrogate.operators.log_ratio)
     levels = {name: float(level) for name, level in surrogate.levels.items()}
     reached = np.flatnonzero(np.max(snapshots, axis=0) >= NEAR * min(levels.values()))
