@@ -92,7 +92,9 @@ def headlines(data: ReportData) -> list[Headline]:
         found += _seen_headlines(data)
     if data.plan is not None:
         gain = sentences.compare(data.plan, data.plan.standard, data.plan.recommended)
-        label = "of the draws have a benefit from the recommended schedule"
+        least = sentences.least(data.plan)
+        what = f"gain more than {least}" if least else "have a benefit"
+        label = f"of the draws {what} from the recommended schedule"
         if data.plan.equal_bed is not None:
             fair = sentences.compare(data.plan, data.plan.standard, data.plan.equal_bed)
             label += f"; {words.percent(fair.p_benefit)} at equal normal-tissue BED"
@@ -296,7 +298,9 @@ def plan_section(data: ReportData) -> Section:
     unit = words.pretty_unit(unit)
     outcome = words.with_unit(words.upper_first(plan.outcome_name), unit)
     heads = ["Schedule", "Start day", "Total dose, Gy", "Normal-tissue BED, Gy", outcome]
-    heads += [words.with_unit("Gain", unit), "Benefit in", "No benefit in"]
+    least = sentences.least(plan)
+    counted = f"Benefit (> {least})" if least else "Benefit"
+    heads += [words.with_unit("Gain", unit), f"{counted} in", "No benefit in"]
     regimens = [plan.standard, plan.recommended, *([] if plan.equal_bed is None else [plan.equal_bed])]
     tables = [_table(heads, [_regimen_row(plan, r) for r in regimens], strong=1)]
     if plan.rows:

@@ -60,7 +60,7 @@ def helped(plan: Plan, against: Regimen, regimen: Regimen) -> np.ndarray:
     return paired_gain(plan, against, regimen) > smallest
 
 
-def _least(plan: Plan) -> str:
+def least(plan: Plan) -> str:
     """The smallest gain that counts, in words; nothing when every gain does."""
     factor, unit = shown(plan.outcome_unit)
     amount = f"{number(float(plan.benefit_from) * factor)} {pretty_unit(unit)}".strip() if plan.benefit_from else ""
@@ -137,8 +137,8 @@ def plan_sentences(plan: Plan) -> list[str]:
     better = "lower" if (gain.median >= 0) == plan.lower_is_better else "higher"
     size = f"{number(abs(gain.median), like=scale)} {gain.unit}".strip()
     bounds = interval(gain.low, gain.high)
-    least = _least(plan)
-    by, such = (f" by more than {least}", "such ") if least else ("", "")
+    counted = least(plan)
+    by, such = (f" by more than {counted}", "such ") if counted else ("", "")
     text = [
         f"With {_total_dose(plan)}{_start(plan)}, the recommended schedule makes the {plan.outcome_name} {better} than "
         f"standard of care by {size} (median gain; 95 % of draws {bounds}).",

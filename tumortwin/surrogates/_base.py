@@ -121,9 +121,17 @@ def same_model(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
         _refuse("ratio of diffusivities", float(get_parameter(known, ratio)), float(get_parameter(asked, ratio)))
 
 
+ADVICE = {
+    "grid shape": "the spacing and margin of the training (`Twin.of(..., spacing=)`), or train one for this grid",
+    "grid spacing [mm]": "the spacing of the training (`Twin.of(..., spacing=)`), or train one for this spacing",
+    "mechanisms": "`GliomaSettings(pattern_modes=0)` where only the growth differs, or train one for these",
+}
+
+
 def _refuse(what: str, there: object, here: object) -> None:
     raise ValueError(
-        f"required: the {what} that the surrogate was trained on, {there}; received: {here}; try: train one for it"
+        f"required: the {what} that the surrogate was trained on, {there}; received: {here}; "
+        f"try: {ADVICE.get(what, 'train one for it')}"
     )
 
 
