@@ -83,8 +83,8 @@ def sized(config: DictConfig, quick: bool) -> DictConfig:
         return config
     small = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     s = small.surrogate
-    s.training, s.calibration, s.expected, s.chunk, s.batch = 48, 40, 400, 24, 4
-    s.settings.domain_level = 0.88  # what 400 expected cases can say of eleven numbers
+    s.training, s.calibration, s.expected, s.chunk, s.batch = 48, 40, 480, 24, 4
+    s.settings.domain_level = 0.88  # what 480 expected cases can say of twelve numbers
     s.settings.modes, s.settings.width, s.settings.blocks, s.settings.hidden = 4, 8, 2, 16
     s.optimizer.epochs, s.optimizer.patience, s.optimizer.average, s.optimizer.rate = 8, 8, 0.9, 0.01
     return small  # type: ignore[return-value]

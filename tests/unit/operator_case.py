@@ -96,7 +96,7 @@ def _starts(inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @functools.cache
-def expected(count: int = 240) -> dict[str, np.ndarray]:
+def expected(count: int = 280) -> dict[str, np.ndarray]:
     """What will be asked for, for the limits of the domain."""
     drawn = random_design(prior(), count, key=jax.random.key(3)).values
     inputs = draw_inputs(template(), brain(), VARIATION, COURSES, range(100, 100 + count), (3,))

@@ -41,10 +41,10 @@ class CourseSettings:
     defaults).
     """
 
-    radius: tuple[float, float] = (8.0, 24.0)
-    front_length: tuple[float, float] = (1.2, 3.0)
-    first_day: tuple[float, float] = (5.0, 60.0)
-    regimens: tuple[tuple[int, float], ...] = ((30, 2.0), (33, 1.8), (15, 2.67), (10, 3.4))
+    radius: Sequence[float] = (8.0, 24.0)
+    front_length: Sequence[float] = (1.2, 3.0)
+    first_day: Sequence[float] = (5.0, 60.0)
+    regimens: Sequence[Sequence[float]] = ((30, 2.0), (33, 1.8), (15, 2.67), (10, 3.4))
     untreated: float = 0.15
     with_drug: float = 0.7
 
@@ -121,7 +121,8 @@ def draw_inputs(
     for number in numbers:
         random = np.random.default_rng([*seed, number])
         drawn = draw_anatomy(brain, grid.shape, grid.spacing[0], variation, random)
-        radius = random.uniform(*settings.radius)
+        low, high = settings.radius
+        radius = random.uniform(low, high)
         length = float(np.exp(random.uniform(*np.log(settings.front_length))))
         rows.append(drawn._asdict() | {"radius": radius, "front_length": length} | draw_schedule(settings, random))
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
@@ -129,8 +130,9 @@ def draw_inputs(
 
 def draw_schedule(settings: CourseSettings, random: np.random.Generator) -> Arrays:
     """Times and doses of one schedule, filled up with doses of 0."""
-    first = round(random.uniform(*settings.first_day))
-    count, dose = settings.regimens[random.integers(len(settings.regimens))]
+    low, high = settings.first_day
+    first = round(random.uniform(low, high))
+    count, dose = settings.regimens[int(random.integers(len(settings.regimens)))]
     treated, with_drug = random.random() >= settings.untreated, random.random() < settings.with_drug
     weekday = int(random.integers(5))
     given = weekday_fractions(float(first), FRACTIONS, float(dose), weekday)
