@@ -33,6 +33,18 @@ def test_what_is_read_is_what_was_written_to_the_bit(stored):
     assert jax.tree.structure(read) == jax.tree.structure(case.calibrated())
 
 
+def test_a_surrogate_in_single_precision_is_read_as_it_was_written(tmp_path):
+    """Of a twin's densities: single, but for the sums of the modes, which are double."""
+    surrogate = case.calibrated()
+    single = lambda tree: jax.tree.map(lambda x: x.astype(np.float32) if eqx.is_inexact_array(x) else x, tree)  # noqa: E731
+    where = lambda s: (s.model.tissue.fields, s.model.initial, s.modes, s.near_modes, s.operators)  # noqa: E731
+    written = eqx.tree_at(where, surrogate, single(where(surrogate)))
+    assert written.mode_sums.dtype == np.float64
+    read, _ = read_surrogate(write_surrogate(tmp_path / "surrogate", written, {}))
+    assert read.modes.dtype == np.float32 and np.array_equal(read.modes, written.modes)
+    assert np.array_equal(read.mode_sums, written.mode_sums)
+
+
 @pytest.mark.parametrize("damage", ["a bit", "cut", "gone", "spec", "format"])
 def test_a_damaged_surrogate_is_refused(stored, tmp_path, damage):
     for name in ("surrogate.eqx", "spec.json"):

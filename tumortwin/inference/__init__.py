@@ -36,7 +36,7 @@ from tumortwin.inference._identifiability import Identifiability as Identifiabil
 from tumortwin.inference._identifiability import identifiability_of_draws as identifiability_of_draws
 from tumortwin.inference._identifiability import identifiability_report as identifiability_report
 from tumortwin.inference._importance import PsisCalibrator as PsisCalibrator
-from tumortwin.inference._importance import settled as settled
+from tumortwin.inference._importance import at_rest as at_rest
 from tumortwin.inference._importance import weighted_moments as weighted_moments
 from tumortwin.inference._laplace import Laplace as Laplace
 from tumortwin.inference._laplace import LaplaceCalibrator as LaplaceCalibrator

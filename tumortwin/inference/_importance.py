@@ -148,8 +148,7 @@ class PsisCalibrator(AbstractCalibrator):
         moments = weighted_moments(state["draws"], np.exp(log_weights))
         good = k_hat < self.largest_k_hat and effective_draws(log_weights) >= self.least_effective
         history = np.concatenate([state["moments"], moments[None]])
-        at_rest = len(history) >= 3 and settled(moments, history[2 * len(history) // 3 - 1])
-        good = good and (len(history) == 1 or at_rest)
+        good = good and at_rest(history)
         state = {**state, "moments": history}
         if good or len(state["means"]) >= self.rounds:
             return {**state, "finished": np.asarray(True), "reliable": np.asarray(good)}
@@ -167,7 +166,13 @@ def weighted_moments(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.stack([mean, np.sqrt(weights @ (draws - mean) ** 2)])
 
 
-def settled(new: np.ndarray, old: np.ndarray) -> bool:
+def at_rest(history: np.ndarray) -> bool:
+    """Whether the last third of the judgements left the moments [judgement, 2, parameter] where they were; a first
+    judgement, of a proposal that was not refitted, has nothing to compare with."""
+    return len(history) == 1 or (len(history) >= 3 and _settled(history[-1], history[2 * len(history) // 3 - 1]))
+
+
+def _settled(new: np.ndarray, old: np.ndarray) -> bool:
     """Whether neither a mean differs by a tenth of its sd nor an sd by a tenth."""
     shift = np.abs(new[0] - old[0]) / new[1]
     stretch = np.abs(new[1] - old[1]) / new[1]

@@ -13,6 +13,7 @@ from tumortwin.inference import (
     Posterior,
     Problem,
     State,
+    at_rest,
     child_key,
     constrained_draws,
     effective_draws,
@@ -21,7 +22,6 @@ from tumortwin.inference import (
     mixture_log_density,
     pareto_smooth,
     refitted,
-    settled,
     state_key,
     student_draws,
     weighted_moments,
@@ -131,8 +131,7 @@ class AmortisedCalibrator(AbstractCalibrator):
         good = k_hat < LARGEST_K_HAT and effective_draws(log_weights) >= self.least_effective
         # What a refitted proposal does not reach no k-hat can see: the moments must have come to rest too.
         history = np.concatenate([state["moments"], moments[None]])
-        at_rest = len(history) >= 3 and settled(moments, history[2 * len(history) // 3 - 1])
-        good = good and (len(history) == 1 or at_rest)
+        good = good and at_rest(history)
         state = {**state, "moments": history}
         if good or len(state["means"]) >= self.rounds:
             return {**state, "finished": np.asarray(True), "reliable": np.asarray(good)}
