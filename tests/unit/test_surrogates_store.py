@@ -14,7 +14,7 @@ from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes
 from tumortwin.config import compose
 from tumortwin.io import read_samples, read_surrogate, write_samples, write_surrogate
 from tumortwin.runs import open_run
-from tumortwin.surrogates import HeldOut
+from tumortwin.surrogates import HeldOut, PodSurrogate
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +41,7 @@ def test_a_surrogate_in_single_precision_is_read_as_it_was_written(tmp_path):
     written = eqx.tree_at(where, surrogate, single(where(surrogate)))
     assert written.mode_sums.dtype == np.float64
     read, _ = read_surrogate(write_surrogate(tmp_path / "surrogate", written, {}))
+    assert isinstance(read, PodSurrogate)
     assert read.modes.dtype == np.float32 and np.array_equal(read.modes, written.modes)
     assert np.array_equal(read.mode_sums, written.mode_sums)
 
