@@ -164,9 +164,10 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     draws, prior, stats, attrs = posterior
     log_weight = stats["log_weight"]
     weights = np.exp(log_weight - log_weight.max())
-    truth = dict(patient.truth or {})
-    if "mechanisms.proliferation.pattern" in draws:
-        truth.pop("rate", None)  # a mean over the tumor's mass, which this parameter is not
+    truth, words = dict(patient.truth or {}), {}
+    if "mechanisms.proliferation.pattern" in draws and "rate" in truth:
+        del truth["rate"]  # a mean over the tumor's mass, which this parameter is not
+        words["rate"] = "varies in space"
     found = []
     for path, (label, name) in PARAMETERS.items():
         if path in draws:
@@ -179,6 +180,7 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
                     np.asarray(draws[path], float),
                     weights,
                     float(truth[name]) if name in truth else None,
+                    words.get(name, ""),
                 )
             )
     return tuple(found)

@@ -6,6 +6,7 @@ import pytest
 from tumortwin import report as r
 from tumortwin.report import _figures_forecast as forecast
 from tumortwin.report import _figures_parameters as parameters
+from tumortwin.report import _sections as sections
 from tumortwin.report import _style as style
 
 
@@ -80,6 +81,15 @@ def test_narrowing_compares_intervals_with_weights() -> None:
     learned = r.ParameterDraws("a", "a", "1", prior, prior, weights)
     assert abs(parameters.narrowing(learned) - (1 - 2 * 1.96 * 0.1 / 3.8)) < 0.01
     assert parameters.narrowing_words(r.ParameterDraws("a", "a", "1", prior, prior)) == "little learned"
+
+
+def test_a_truth_that_is_no_single_number_is_said_in_words() -> None:
+    draws = np.linspace(0.01, 0.05, 101)
+    one = r.ParameterDraws("a", "a", "1", draws, draws, truth=0.03)
+    other = r.ParameterDraws("b", "b", "1", draws, draws, truth_words="varies in space")
+    unknown = r.ParameterDraws("c", "c", "1", draws, draws)
+    data = r.ReportData("t", "q", r.PatientSummary("p"), (), parameters=(one, other, unknown))
+    assert [row[-1] for row in sections.parameter_table(data).rows] == ["0.0300", "varies in space", ""]
 
 
 def test_volume_scale_is_logarithmic_only_for_a_wide_positive_range() -> None:

@@ -113,8 +113,8 @@ class PatientSummary:
 class ParameterDraws:
     """Prior and posterior draws of one parameter (any shape; flattened), with its plain-word name and unit.
 
-    `weights` (>= 0, same shape as `posterior`) for importance samples; `truth` for a virtual patient. `posterior` None
-    means that the parameter was not learned.
+    `weights` (>= 0, same shape as `posterior`) for importance samples; `truth` for a virtual patient, or
+    `truth_words` where it is no single number. `posterior` None means that the parameter was not learned.
     """
 
     path: str
@@ -124,6 +124,7 @@ class ParameterDraws:
     posterior: np.ndarray | None = None
     weights: np.ndarray | None = None
     truth: Number | None = None
+    truth_words: str = ""
 
     def __post_init__(self) -> None:
         if self.weights is not None:

@@ -186,7 +186,7 @@ def parameter_table(data: Learned) -> Table:
         prior = words.summarize(p.prior)
         cells = [p.label, p.path, words.pretty_unit(p.unit), words.median_interval(*prior)]
         cells.append("" if p.posterior is None else words.median_interval(*words.summarize(p.posterior, p.weights)))
-        rows.append([*cells, narrowing_words(p), "" if p.truth is None else number(p.truth)])
+        rows.append([*cells, narrowing_words(p), p.truth_words if p.truth is None else number(p.truth)])
     return _table(["Parameter", "Path", "Unit", "Prior", "Posterior", "Learned", "Truth"], rows)
 
 
