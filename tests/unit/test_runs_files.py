@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import re
+import time
 
 import numpy as np
 import pytest
@@ -114,14 +116,29 @@ def test_verdicts():
     assert set(Verdict("a", 1.0).result()) == {"name", "value", "unit", "target", "source"}
 
 
-def test_progress_is_silent_where_nobody_watches():
+@pytest.mark.parametrize("mode, every", [("auto", 30.0), ("off", 0.0)])
+def test_progress_is_silent_where_nobody_watches(mode, every):
     stream = io.StringIO()
-    progress = Progress("auto", stream)
+    progress = Progress(mode, stream, every=every)
     with progress.task("work", total=2) as task, progress.callback("inner") as report:
         task.advance()
         report(1, 3, note="x")
         progress.say("line")
     assert stream.getvalue() == ""
+
+
+def test_progress_of_long_work_is_a_line_now_and_then_in_a_log():
+    stream = io.StringIO()
+    every, began = 0.05, time.monotonic()
+    progress = Progress("auto", stream, every=every)
+    with progress.task("work", total=40) as task, progress.callback("inner") as report:
+        for step in range(40):
+            task.advance()
+            time.sleep(0.005)
+            report(step, 40, note="draws")
+    lines = stream.getvalue().splitlines()
+    assert 1 <= len(lines) <= (time.monotonic() - began) / every < 80  # fewer than reports
+    assert all(re.fullmatch(r"\[0:00:\d\d\] (work|inner): \d+ of 40( draws)?", line) for line in lines)
 
 
 def test_progress_is_shown_when_asked_for():

@@ -1,41 +1,51 @@
-"""Progress on the terminal: one object, made at the edge and handed down; silent where nobody watches."""
+"""Progress: bars on a terminal, now and then a line in a log; one object, made at the edge and handed down."""
 
 import contextlib
+import datetime
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+# Seconds between two lines where no terminal shows bars.
+LINE_EVERY = 30.0
+
+Show = Callable[[float, float | None, str | None], None]
+"""`(steps done, of how many, a note)`; None: not known, no change of the note."""
 
 
 class ProgressTask:
     """A piece of work that is under way."""
 
-    def __init__(self, bar: Any, number: Any, total: float | None) -> None:
-        self._bar, self._number, self._total = bar, number, total
+    def __init__(self, show: Show, total: float | None) -> None:
+        self._show, self._total, self._done = show, total, 0.0
 
     def advance(self, steps: float = 1) -> None:
         """So many more steps are done."""
-        if self._bar is not None:
-            self._bar.advance(self._number, steps)
+        self.update(self._done + steps)
 
     def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
         """`done` of `total` steps are done; `note` is shown behind the bar."""
-        if self._bar is not None:
-            fields = {} if note is None else {"note": note}
-            self._bar.update(self._number, completed=done, total=total or self._total, **fields)
+        self._done, self._total = done, total or self._total
+        self._show(self._done, self._total, note)
 
 
 class Progress:
-    """Bars for anything over two seconds.
+    """Bars for anything over two seconds, or lines.
 
-    `mode`: auto (shown when `stream` is a terminal), on, off. Bars vanish when their work is done; `say` leaves a line.
+    `mode`: auto (bars when `stream` is a terminal; else, in the log of a cluster or a pipe, a line at most every
+    `every` seconds), on (bars), off. Bars vanish when their work is done; `say` leaves a line.
     """
 
-    def __init__(self, mode: str = "auto", stream: Any = None) -> None:
+    def __init__(self, mode: str = "auto", stream: Any = None, *, every: float = LINE_EVERY) -> None:
         if mode not in ("auto", "on", "off"):
             raise ValueError(f"required: progress auto, on or off; received: {mode!r}; try: auto")
         self._stream = stream if stream is not None else sys.stderr
         self._forced = mode == "on"
         self.shown = mode == "on" or (mode == "auto" and self._stream.isatty())
+        self._lines = mode == "auto" and not self.shown
+        self._every, self._began = every, time.monotonic()
+        self._last = self._began
         self._bar: Any = None
         self._open = 0
 
@@ -43,12 +53,16 @@ class Progress:
     def task(self, label: str, total: float | None = None) -> Iterator[ProgressTask]:
         """A bar for the length of the block; tasks may be nested. `total` None: the amount of work is not known."""
         if not self.shown:
-            yield ProgressTask(None, None, total)
+            yield ProgressTask(lambda *state: self._line(label, *state), total)
             return
         bar = self._start()
         number = bar.add_task(label, total=total, note="")
+
+        def show(done: float, total: float | None, note: str | None) -> None:
+            bar.update(number, completed=done, total=total, **({} if note is None else {"note": note}))
+
         try:
-            yield ProgressTask(bar, number, total)
+            yield ProgressTask(show, total)
         finally:
             bar.remove_task(number)
             self._stop()
@@ -67,6 +81,14 @@ class Progress:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self._stream, flush=True)
+
+    def _line(self, label: str, done: float, total: float | None, note: str | None) -> None:
+        now = time.monotonic()
+        if not self._lines or now - self._last < self._every:
+            return
+        self._last = now
+        since, share = datetime.timedelta(seconds=int(now - self._began)), "" if total is None else f" of {total:g}"
+        print(f"[{since}] {label}: {done:g}{share} {note or ''}".rstrip(), file=self._stream, flush=True)
 
     def _start(self) -> Any:
         if self._bar is None:
