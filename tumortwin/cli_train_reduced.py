@@ -36,7 +36,7 @@ from tumortwin.surrogates import (
     sobol_design,
 )
 from tumortwin.treatments import Schedule
-from tumortwin.twin import Twin
+from tumortwin.twin import ModelFrame, Patient, Twin
 
 # Draws of the prior on which the limits of the domain are set; nothing is solved for them.
 _EXPECTED = 2000
@@ -58,13 +58,19 @@ class TrainingCase:
     settings: PodSettings
 
 
-def training_case(config: DictConfig, run: Run) -> TrainingCase:
+def training_case(
+    config: DictConfig, run: Run, *, patient: Patient | None = None, shape: tuple[int, int, int] | None = None
+) -> TrainingCase:
     """The anatomy of the patient's first scan, and its outlines at the prior's medians as the start.
+
+    **Arguments:** `patient`: that of the configuration, where it was loaded before; `shape` of the box [voxel], where
+    it is not to follow from the margin.
 
     **Raises:** `ConfigError` for a parameter without a prior, or days out of order.
     """
     s = config.surrogate
-    patient = load_case(config, run.key("patient")).patient
+    if patient is None:
+        patient = load_case(config, run.key("patient")).patient
     first = patient.until(patient.scans[0].day)
     priors = instantiate(flatten(config.prior), where="prior")
     missing = [path for path in s.parameters if path not in priors]
@@ -75,16 +81,12 @@ def training_case(config: DictConfig, run: Run) -> TrainingCase:
             f"received: {missing or list(days)}\ntry:      `--cfg job` to see the composed configuration"
         )
     solver = instantiate(config.solver, where="solver")
-    twin = Twin.of(
-        first,
-        solver,
-        priors,
-        glioma_settings(config, "contours"),
-        spacing=float(s.spacing),
-        margin=float(config.geometry.margin),
-        bucket=int(config.geometry.bucket),
-    )
-    problem = twin.problem()
+    spacing, margin, bucket = float(s.spacing), float(config.geometry.margin), int(config.geometry.bucket)
+    if shape is None:
+        frame = ModelFrame.around(first, spacing=spacing, margin=margin, bucket=bucket)
+    else:
+        frame = ModelFrame.of_shape(first, shape, spacing=spacing)
+    problem = Twin(first, frame, solver, priors, glioma_settings(config, "contours")).problem()
     model, _ = problem.bind(prior_medians(problem))
     start = GivenDensity(model.initial.state(model.tissue).density)
     return TrainingCase(

@@ -16,7 +16,7 @@ from tumortwin._chunks import in_chunks
 from tumortwin.cli_patient import glioma_settings, prior_medians
 from tumortwin.cli_train_operator import OperatorCase
 from tumortwin.config import flatten, instantiate
-from tumortwin.geometry import Window, block_mean
+from tumortwin.geometry import block_mean
 from tumortwin.io import load_tcga_lgg, read_volume, sri24_labels
 from tumortwin.models import ReactionDiffusion
 from tumortwin.runs import Run
@@ -70,12 +70,8 @@ def patient_courses(
 
     The start is the profile that the outlines imply at the medians of the prior, as the twin begins with.
     """
-    shape, spacing = case.template.tissue.grid.shape, case.template.tissue.grid.spacing
-    factors = tuple(round(s / h) for s, h in zip(spacing, patient.grid.spacing, strict=True))
-    seen = block_mean(patient.outlined.astype(np.float32), factors) > 0
-    middle = [0.5 * float(where.min() + where.max() + 1) for where in np.nonzero(seen)]
-    corner = tuple(round(m - n / 2) for m, n in zip(middle, shape, strict=True))
-    frame = ModelFrame(patient.grid, factors, Window(corner, shape))  # type: ignore[arg-type]
+    grid = case.template.tissue.grid
+    frame = ModelFrame.of_shape(patient, grid.shape, spacing=grid.spacing[0])
     priors = instantiate(flatten(config.prior), where="prior")
     problem = Twin(patient, frame, case.solver, priors, glioma_settings(config, "contours")).problem()
     model, _ = problem.bind(prior_medians(problem))
@@ -135,7 +131,7 @@ def _familiar(surrogate: FnoSurrogate, days: tuple[float, ...], values: dict, in
     def one(row: tuple[dict, dict]) -> jax.Array:
         model, schedule = course_model(surrogate.model, *row), course_schedule(surrogate.model, row[1])
         summary, _ = summary_of(model, schedule, jnp.asarray(days))
-        return surrogate.familiar(model, (summary - surrogate.center) / surrogate.scale)
+        return surrogate.familiar(model, schedule, (summary - surrogate.center) / surrogate.scale)
 
     return jax.lax.map(one, (values, inputs))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumortwin.geometry import Grid, Window, window_around
+from tumortwin.geometry import Grid, Window, window_around, window_of_shape
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
 STARTS = st.tuples(*[st.integers(-6, 8)] * 3)
@@ -91,6 +91,18 @@ def test_two_tumors_of_nearly_one_size_share_a_shape():
         mask[20 : 20 + size, 30 : 30 + size, 25 : 25 + size] = True
         shapes.add(window_around(mask, 8.0, grid).shape)
     assert len(shapes) == 1
+
+
+def test_a_window_of_a_shape_has_the_tumor_in_its_middle_wherever_the_array_ends():
+    mask = np.zeros((10, 10, 10), bool)
+    mask[0:3, 4:6, 9] = True
+    window = window_of_shape(mask, (5, 4, 3))
+    assert window == Window((-1, 3, 8), (5, 4, 3))
+    assert np.array_equal(np.asarray(window.crop(mask)), np.pad(mask[0:4, 3:7, 8:10], ((1, 0), (0, 0), (0, 1))))
+    with pytest.raises(ValueError, match="one across"):
+        window_of_shape(mask, (2, 4, 4))
+    with pytest.raises(ValueError, match="at least one voxel"):
+        window_of_shape(~mask & mask, (2, 4, 4))
 
 
 @pytest.mark.parametrize("start, shape", [((0, 0, 0), (0, 1, 1)), ((0, 0, 0), (4, -4, 4))])

@@ -158,3 +158,15 @@ def test_a_frame_around_more_scans_keeps_its_voxels_margin_and_bucket():
     again = frame.around_again(more)
     assert again == ModelFrame.around(more, spacing=3.0, margin=6.0, bucket=4)
     assert again.factors == (3, 3, 1) and again.window.shape[0] > frame.window.shape[0]
+
+
+def test_a_frame_of_one_shape_stays_one_of_that_shape_when_the_tumor_grows():
+    before, after = (case.patient([case.scan(0.0, 8.0, radius)]) for radius in (10.0, 22.0))
+    frame = ModelFrame.of_shape(before, (12, 14, 12), spacing=4.0)
+    assert frame.grid.shape == (12, 14, 12) and frame.grid.spacing == (4.0, 4.0, 4.0)
+    share = frame.coarse(before.outlined)
+    assert share.sum(dtype=float) * frame.grid.cell_volume == before.outlined.sum() * before.grid.cell_volume
+    assert frame.around_again(after).grid.shape == (12, 14, 12)
+    assert ModelFrame.around(before, spacing=4.0).around_again(after).grid.shape != (12, 14, 12)
+    with pytest.raises(ValueError, match="fits into"):
+        ModelFrame.of_shape(after, (8, 8, 8), spacing=4.0)

@@ -13,6 +13,7 @@ from tumortwin.geometry._operators import face_conductances as face_conductances
 from tumortwin.geometry._operators import spectral_bound as spectral_bound
 from tumortwin.geometry._window import Window as Window
 from tumortwin.geometry._window import window_around as window_around
+from tumortwin.geometry._window import window_of_shape as window_of_shape
 from tumortwin.geometry._within_voxel import level_of_edge as level_of_edge
 from tumortwin.geometry._within_voxel import smaller_difference as smaller_difference
 from tumortwin.geometry._within_voxel import steepness as steepness

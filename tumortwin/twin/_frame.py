@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Array
 
-from tumortwin.geometry import Domain, Grid, Tissue, Window, block_mean, travel_distance, window_around
+from tumortwin.geometry import Domain, Grid, Tissue, Window, block_mean, travel_distance, window_around, window_of_shape
 from tumortwin.metrics import signed_distance
 from tumortwin.twin._patient import Patient
 
@@ -20,13 +20,13 @@ class ModelFrame:
     Block means conserve volume exactly, so a mask becomes the share of a block that it covers.
 
     **Arguments:** `source` the patient's grid; `factors` voxels a block and axis; `window` the box, in blocks;
-    `margin` [mm] and `bucket` from which the window was made (`around_again` uses them).
+    `margin` [mm] and `bucket` from which the window was made, or None for one of a given shape (`around_again`).
     """
 
     source: Grid
     factors: tuple[int, int, int]
     window: Window
-    margin: float = 25.0
+    margin: float | None = 25.0
     bucket: int = 8
 
     @classmethod
@@ -43,16 +43,31 @@ class ModelFrame:
         """
         return cls._of(patient, block_factors(patient.grid, spacing), margin, bucket)
 
+    @classmethod
+    def of_shape(cls, patient: Patient, shape: tuple[int, int, int], *, spacing: float = 4.0) -> "ModelFrame":
+        """The frame of `shape` model voxels about the middle of everything outlined in the patient's scans.
+
+        For a surrogate that was trained on boxes of one shape: a neural operator's is 32^3 voxels of 4 mm.
+
+        **Raises:** `ValueError` when no scan outlines a tumor, or the box does not hold what they outline.
+        """
+        return cls._of_shape(patient, block_factors(patient.grid, spacing), shape)
+
+    @classmethod
+    def _of_shape(cls, patient: Patient, factors: tuple[int, int, int], shape: tuple[int, int, int]) -> "ModelFrame":
+        window = window_of_shape(block_mean(_outlined(patient), factors) > 0, shape)
+        return cls(patient.grid, factors, window, None)
+
     def around_again(self, patient: Patient) -> "ModelFrame":
-        """A frame of the same voxels, margin and bucket around what the patient's scans outline now."""
+        """A frame of the same voxels around what the patient's scans outline now, with the same margin and bucket, or
+        of the same shape where it was made of one."""
+        if self.margin is None:
+            return self._of_shape(patient, self.factors, self.window.shape)
         return self._of(patient, self.factors, self.margin, self.bucket)
 
     @classmethod
     def _of(cls, patient: Patient, factors: tuple[int, int, int], margin: float, bucket: int) -> "ModelFrame":
-        seen = patient.outlined
-        if not seen.any():
-            raise ValueError("required: a tumor outlined in at least one scan; received: empty masks only")
-        coarse = block_mean(seen.astype(np.float32), factors) > 0
+        coarse = block_mean(_outlined(patient), factors) > 0
         window = window_around(coarse, margin, patient.grid.coarsen(factors), bucket=bucket)
         return cls(patient.grid, factors, window, margin, bucket)
 
@@ -149,6 +164,13 @@ class ModelFrame:
         """A field of the box with the voxels of a block first: [voxel x y z]."""
         sides = [v for n, f in zip(self.window.shape, self.factors, strict=True) for v in (n, f)]
         return field.reshape(sides).transpose(1, 3, 5, 0, 2, 4).reshape(-1, *self.window.shape)
+
+
+def _outlined(patient: Patient) -> np.ndarray:
+    seen = patient.outlined
+    if not seen.any():
+        raise ValueError("required: a tumor outlined in at least one scan; received: empty masks only")
+    return seen.astype(np.float32)
 
 
 def smooth_outline(mask: np.ndarray, grid: Grid, width: float = 1.2) -> np.ndarray:
