@@ -18,7 +18,7 @@ from tumortwin.config import compose
 from tumortwin.inference import Training, fit
 from tumortwin.io import read_surrogate, write_surrogate
 from tumortwin.models import GivenDensity
-from tumortwin.params import set_parameters
+from tumortwin.params import get_parameter, set_parameters
 from tumortwin.runs import open_run
 from tumortwin.solvers import RESULTS, simulate
 from tumortwin.surrogates import (
@@ -35,6 +35,7 @@ from tumortwin.surrogates import (
     course_schedule,
     draw_anatomy,
     draw_inputs,
+    features_of,
     grow_starts,
     held_out_batches,
     hold_operator_against,
@@ -335,6 +336,36 @@ def test_where_it_was_not_trained_it_says_so():
         assert not bool(answered(surrogate, other, schedule).succeeded), name
     harder = Schedule(Course(schedule.radiotherapy.times, 0 * schedule.radiotherapy.doses + 4.0), schedule.drugs)
     assert not bool(answered(surrogate, model, harder).succeeded)
+    assert vouches_for_doses(surrogate, model, schedule, 1.0, 1.0)
+    for fraction, drug in ((2.0, 1.0), (1.0, 1.5)):  # twice the dose at a smaller alpha: a kill that is known
+        assert not vouches_for_doses(surrogate, model, schedule, fraction, drug)
+
+
+def vouches_for_doses(surrogate, model, schedule, fraction, drug):
+    """The answer for doses so many times as large as the largest of the training, at sensitivities so much smaller."""
+    most = surrogate.largest_doses
+    given = Schedule(
+        Course(schedule.radiotherapy.times[:6], jnp.full(6, fraction * most["radiotherapy"])),
+        {"temozolomide": Course(schedule.drugs["temozolomide"].times, jnp.full(42, drug * most["temozolomide"]))},
+    )
+    factors = {"mechanisms.radiotherapy.alpha": fraction**1.5, "mechanisms.chemotherapy.sensitivity": drug}
+    other = set_parameters(model, {path: get_parameter(model, path) / f for path, f in factors.items()})
+    return bool(answered(surrogate, other, given).succeeded)
+
+
+def test_a_start_in_the_middle_of_its_box_is_no_stranger():
+    model, _ = row()
+    away = np.stack(np.indices(case.SHAPE), axis=-1) - 0.5 * (np.asarray(case.SHAPE) - 1.0)
+    ball = np.exp(-8.0 * (away**2).sum(axis=-1))
+    found = [
+        float(features_of(at_start(model, start))["start.clearance"]) for start in (ball, np.roll(ball, 3, axis=0))
+    ]
+    assert found == pytest.approx([(0.5 * 8 - 2.0) * case.SPACING, 1.0 * case.SPACING], abs=0.3 * case.SPACING)
+    assert found[0] == (0.5 * 8 - 2.0) * case.SPACING
+
+
+def at_start(model, start):
+    return eqx.tree_at(lambda m: m.initial, model, GivenDensity(jnp.asarray(start)))
 
 
 def test_another_grid_or_mechanism_is_refused():

@@ -15,7 +15,7 @@ from tumortwin.io._surrogate_kinds import KINDS
 from tumortwin.surrogates import AbstractSurrogate
 
 ARRAYS, SPEC = "surrogate.eqx", "spec.json"
-FORMAT = 2
+FORMAT = 3
 
 
 def write_surrogate(folder: PathLike, surrogate: AbstractSurrogate, facts: Mapping[str, Any]) -> Path:

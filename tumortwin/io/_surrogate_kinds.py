@@ -145,6 +145,7 @@ def _fno_structure(surrogate: FnoSurrogate) -> dict[str, Any]:
         "members": surrogate.members,
         "hidden": networks.reader[0].bias.shape[1],
         "weights": str(networks.dtype),
+        "given": sorted(surrogate.largest_doses),
     }
 
 
@@ -152,8 +153,8 @@ def _fno_skeleton(s: Mapping[str, Any]) -> FnoSurrogate:
     sizes = {name: s[name] for name in ("modes", "width", "blocks", "members", "hidden")}
     networks = begin_networks(OperatorSettings(**sizes), key=jax.random.key(0), dtype=jnp.dtype(s["weights"]))
     vector = jnp.zeros(SUMMARY)
-    rest = _conscience_skeleton(s)
-    return FnoSurrogate(_model_skeleton(s), networks, vector, vector, vector, vector, *rest, s["horizon"])
+    doses, rest = {name: jnp.zeros(()) for name in s["given"]}, _conscience_skeleton(s)
+    return FnoSurrogate(_model_skeleton(s), networks, vector, vector, vector, vector, doses, *rest, s["horizon"])
 
 
 class Kind(NamedTuple):

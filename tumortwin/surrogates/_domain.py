@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 from tumortwin.surrogates._conformal import conformal_quantile
 
 NEIGHBORS = 5
+# Added to the sides of the box [standard deviation]: a value that stands on a side is inside in any precision.
+ROUNDING = 1e-4
 
 
 class ParameterDomain(eqx.Module):
@@ -61,8 +63,8 @@ class ParameterDomain(eqx.Module):
         points = (logs - center) / scale
         asked = (_logarithms(expected, paths) - center) / scale
         side = 1.0 - (1.0 - level) / (4.0 * len(paths))
-        high = np.asarray([conformal_quantile(x, side) for x in asked.T])
-        low = -np.asarray([conformal_quantile(-x, side) for x in asked.T])
+        high = ROUNDING + np.asarray([conformal_quantile(x, side) for x in asked.T])
+        low = -ROUNDING - np.asarray([conformal_quantile(-x, side) for x in asked.T])
         if not np.isfinite([low, high]).all():
             raise ValueError(
                 f"required: at least {int(np.ceil(side / (1.0 - side) - 1e-9))} expected points for level {level} of "

@@ -20,10 +20,17 @@ from tumortwin.surrogates._held_out import HeldOut, calibrated_error, field_erro
 from tumortwin.surrogates.fno._base_solution import SUMMARY, summary_of
 from tumortwin.surrogates.fno._courses import Courses, course_model, course_schedule
 from tumortwin.surrogates.fno._operator import FourierOperator, OperatorSettings
-from tumortwin.surrogates.fno._surrogate import FIELDS, FnoSurrogate, asked_of, features_of, member_densities
+from tumortwin.surrogates.fno._surrogate import (
+    FIELDS,
+    FnoSurrogate,
+    asked_of,
+    doses_of,
+    features_of,
+    member_densities,
+)
 
 NAME = "operator"
-# Beyond what the summary of the training courses reaches, in shares of its range.
+# Beyond what summary and doses of the training courses reach, in shares of their range.
 MARGIN = 0.02
 
 
@@ -149,6 +156,7 @@ def fit_operator(
         scale,
         jnp.asarray(lowest - wider),
         jnp.asarray(highest + wider),
+        {name: jnp.asarray((1.0 + MARGIN) * dose) for name, dose in largest_doses(template, courses).items()},
         ParameterDomain.of(known, expected, settings.domain_level),
         error,
         {name: jnp.asarray(float(level)) for name, level in sorted(levels.items())},
@@ -163,6 +171,13 @@ def course_summaries(template: ReactionDiffusion, courses: Courses) -> Float[np.
     days = courses.days if courses.days[0] == 0.0 else (0.0, *courses.days)
     rows = (dict(courses.values), dict(courses.inputs))
     return np.asarray(in_chunks(lambda part: _summaries(template, days, *part), rows))
+
+
+def largest_doses(template: ReactionDiffusion, courses: Courses) -> dict[str, float]:
+    """The largest dose of all courses, by what is given."""
+    names = ("fraction_times", "fraction_doses", "drug_times", "drug_doses")
+    given = doses_of(course_schedule(template, {name: jnp.ravel(courses.inputs[name]) for name in names}))
+    return {name: float(np.max(np.asarray(doses))) for name, doses in given.items()}
 
 
 def course_values(template: ReactionDiffusion, courses: Courses) -> dict[str, np.ndarray]:
@@ -227,14 +242,14 @@ def _compared(surrogate: FnoSurrogate, days: tuple[float, ...], values: Any, inp
         field, estimate, summary = surrogate.answer(model, schedule, days)
         if density.shape[0] < len(days):
             density = jnp.concatenate([given["start"][None].astype(density.dtype), density])
-        result = surrogate.judge(model, field, estimate, summary)
+        result = surrogate.judge(model, schedule, field, estimate, summary)
         return {
             "estimate": estimate,
             **field_errors(field, density, surrogate.levels),
             "ours": surrogate.read_field(TumorState(field)),
             "theirs": surrogate.read_field(TumorState(density)),
             "vouched": result == RESULTS.successful,
-            "inside": surrogate.familiar(model, summary),
+            "inside": surrogate.familiar(model, schedule, summary),
         }
 
     return jax.lax.map(one, (values, inputs, truth))

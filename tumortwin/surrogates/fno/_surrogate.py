@@ -26,6 +26,9 @@ HANDOVER = 2.0
 # Densities are told apart down to here: the logit of the base is that of (a + f) / (1 - a + f).
 LOGIT_FLOOR = 1e-4
 FIELDS = 6
+RADIOTHERAPY = "radiotherapy"
+# A start within so many voxels of the middle of its box is in the middle.
+MIDDLE = 2.0
 
 
 class Asked(eqx.Module):
@@ -98,12 +101,14 @@ class FnoSurrogate(AbstractSurrogate):
     The density is the mean of the `networks`; their spread about it, relative to its norm, is the estimate of the
     error, and `error` makes a bound of it. **It vouches for an answer** when the parameters and the features of
     anatomy and start (`features_of`) are inside `domain`, the ratio of diffusivities is that of `model`, the summary
-    of every day is within what was trained on (`lowest`, `highest`), the diffusivity below the solver's bound,
-    everything finite, and the bound at all days below `error.tolerance`.
+    of every day is within what was trained on (`lowest`, `highest`), no dose above the `largest_doses`, the diffusivity
+    below the solver's bound, everything finite, and the bound at all days below `error.tolerance`. (The network is told
+    of kills at four times, not of doses: the same kill in few large fractions is another course to the model.)
 
     **Arguments:** `model`: any model on that grid, the one that `at` changes (`on`: another patient's); `networks`,
     their leaves [member ...]; `center`,
-    `scale`, `lowest`, `highest` of the summary [number]; `levels` name -> density [1] whose volumes are quantities;
+    `scale`, `lowest`, `highest` of the summary [number]; `largest_doses` by "radiotherapy" or drug; `levels` name ->
+    density [1] whose volumes are quantities;
     `solver` of the training; `horizon` [day].
 
     **Limits:** cubic voxels of one size; growth alike everywhere, no resection (convenience). A network knows what it
@@ -116,6 +121,7 @@ class FnoSurrogate(AbstractSurrogate):
     scale: Float[Array, " number"]
     lowest: Float[Array, " number"]
     highest: Float[Array, " number"]
+    largest_doses: dict[str, Float[Array, ""]]
     domain: ParameterDomain
     error: ErrorModel
     levels: dict[str, Float[Array, ""]]
@@ -125,7 +131,7 @@ class FnoSurrogate(AbstractSurrogate):
     def __call__(self, model: ReactionDiffusion, schedule: Schedule, ts: Sequence[float]) -> Trajectory:
         """The states of `model` from its own start; the result says whether they may be used."""
         density, estimate, summary = self.answer(model, schedule, ts)
-        result, bound = self.judge(model, density, estimate, summary), self.error.density_bound(estimate)
+        result, bound = self.judge(model, schedule, density, estimate, summary), self.error.density_bound(estimate)
         days = tuple(float(t) for t in ts)
         return Trajectory(jnp.asarray(days), TumorState(density), result, bound, {"members": self.members})
 
@@ -156,16 +162,28 @@ class FnoSurrogate(AbstractSurrogate):
         return density, jnp.where(at_start, 0.0, spread.astype(self.center.dtype)), asked.summary
 
     def judge(
-        self, model: ReactionDiffusion, density: Array, estimate: Array, summary: Float[Array, "time number"]
+        self,
+        model: ReactionDiffusion,
+        schedule: Schedule,
+        density: Float[Array, "time x y z"],
+        estimate: Float[Array, " time"],
+        summary: Float[Array, "time number"],
     ) -> RESULTS:
         """Whether the surrogate vouches for an answer."""
-        right = self.familiar(model, summary) & (jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance)
+        right = self.familiar(model, schedule, summary) & (
+            jnp.max(self.error.density_bound(estimate)) <= self.error.tolerance
+        )
         result = RESULTS.where(right, RESULTS.successful, RESULTS.outside_domain)
         return RESULTS.where(jnp.all(jnp.isfinite(density)), result, RESULTS.nonfinite)
 
-    def familiar(self, model: ReactionDiffusion, summary: Float[Array, "time number"]) -> Bool[Array, ""]:
-        """`inside`, and treatment and time (their standardized summary) within what was trained on."""
-        return self.inside(model) & jnp.all((summary >= self.lowest[None]) & (summary <= self.highest[None]))
+    def familiar(
+        self, model: ReactionDiffusion, schedule: Schedule, summary: Float[Array, "time number"]
+    ) -> Bool[Array, ""]:
+        """`inside`, and treatment and time (doses, and their standardized summary) within what was trained on."""
+        within = jnp.all((summary >= self.lowest[None]) & (summary <= self.highest[None]))
+        for name, given in doses_of(schedule).items():
+            within &= jnp.all(given <= self.largest_doses.get(name, jnp.zeros(())))
+        return self.inside(model) & within
 
     def inside(self, model: ReactionDiffusion) -> Bool[Array, ""]:
         """Whether parameters, anatomy and start are among those that it was trained on."""
@@ -185,7 +203,7 @@ class FnoSurrogate(AbstractSurrogate):
         values = self.read_field(TumorState(density))
         first = self.read_field(TumorState(model.initial.state(model.tissue).density[None]))
         bounds = {n: self.error.quantity_bound(n, estimate, v, first[n][0]) for n, v in values.items()}
-        inside = self.judge(model, density, estimate, summary) == RESULTS.successful
+        inside = self.judge(model, schedule, density, estimate, summary) == RESULTS.successful
         return Quantities(values, bounds, self.error.density_bound(estimate), inside)
 
     def many(self, values: Mapping[str, Array], schedule: Schedule, ts: Sequence[float]) -> Quantities:
@@ -226,14 +244,20 @@ class FnoSurrogate(AbstractSurrogate):
         return dataclasses.replace(self, error=error)
 
 
+def doses_of(schedule: Schedule) -> dict[str, Float[Array, " event"]]:
+    """Doses by what is given: "radiotherapy", or a drug."""
+    return {RADIOTHERAPY: schedule.radiotherapy.doses} | {name: c.doses for name, c in schedule.drugs.items()}
+
+
 def features_of(model: ReactionDiffusion) -> dict[str, Float[Array, ""]]:
     """Positive numbers that describe an anatomy and a start, unchanged by flips.
 
     Share of the box that is tissue and of the tissue that is white matter; how fine the anatomy is: the change of white
     matter from a tissue voxel to its neighbors (voxels that are not as large as is said are finer or coarser); mass
     [mm^3], radius of gyration [mm] and largest density of the start, the diffusivity where it is (relative to white
-    matter), and the distance [mm] of its center from the nearest side of the box. For an empty start some are not a
-    number: outside of any domain.
+    matter), and the distance [mm] of its center from the nearest side of the box (that of two voxels from the middle
+    where it is nearer to that: a tumor in the middle is no stranger). For an empty start some are not a number: outside
+    of any domain.
     """
     tissue, grid = model.tissue, model.tissue.grid
     start = model.initial.state(tissue).density
@@ -249,7 +273,7 @@ def features_of(model: ReactionDiffusion) -> dict[str, Float[Array, ""]]:
         place = (jnp.arange(n, dtype=dtype) + 0.5) * spacing
         middle = jnp.sum(along * place)
         squares = squares + jnp.sum(along * (place - middle) ** 2)
-        clear.append(jnp.minimum(middle, n * spacing - middle))
+        clear.append(jnp.minimum(jnp.minimum(middle, n * spacing - middle), (0.5 * n - MIDDLE) * spacing))
         ahead, behind = (jax.lax.slice_in_dim(mask, *ends, axis=axis) for ends in ((1, n), (0, n - 1)))
         change = change + jnp.sum(jnp.abs(jnp.diff(white, axis=axis)) * ahead * behind)
     return {
