@@ -1,8 +1,10 @@
-"""Who plans: the PDE, a coarse one, reduced models with and without the PDE behind them, and masses without space."""
+"""Who plans: the PDE, a coarse one, reduced models and the neural operator with and without the PDE behind them, and
+masses without space."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,20 +19,23 @@ from tumortwin._chunks import in_chunks
 from tumortwin.cli_files import Checkpoints
 from tumortwin.cli_train_reduced import TrainingCase, fit, held_out_cases, modes_of, stored_samples, training_case
 from tumortwin.inference import Training
+from tumortwin.io import read_surrogate
 from tumortwin.models import ReactionDiffusion
 from tumortwin.params import set_parameters
 from tumortwin.runs import Run
 from tumortwin.solvers import FixedSteps, simulate
 from tumortwin.surrogates import (
+    FnoSurrogate,
     ParameterDomain,
     PodSurrogate,
+    Quantities,
     basis_of,
     calibrate_pod,
     fit_pod,
     random_design,
-    rehearse,
 )
 from tumortwin.treatments import Schedule
+from tumortwin.twin import Patient
 
 FEW_MODES = 8
 COARSE = 2.0  # times the voxel edge of the surrogate: the PDE beside it
@@ -38,6 +43,8 @@ DRAWS = 4000  # of the prior, on which the limits of a domain are set
 LEARNING = Training(rate=0.01, epochs=200, patience=40, average=0.98)
 QUICK_LEARNING = Training(rate=0.01, epochs=10, patience=10, average=0.95)
 TRUTH = "pde"
+# The network that is shipped; it has seen neither this anatomy's place and start nor any of these schedules.
+OPERATOR = Path(__file__).parents[2] / "data" / "pretrained" / "operator_glioma"
 
 Values = Mapping[str, Float[np.ndarray, " draw"]]
 Planner = Callable[[Values, Schedule], tuple[Float[np.ndarray, "draw day"], float]]
@@ -45,8 +52,8 @@ Planner = Callable[[Values, Schedule], tuple[Float[np.ndarray, "draw day"], floa
 +inf where a planner has no answer, which is no reason to choose a course."""
 
 
-def planners(config: DictConfig, run: Run, case: TrainingCase, quick: bool) -> dict[str, Planner]:
-    """Everybody who plans, by name, trained on the stored samples (one schedule, draws of the prior)."""
+def planners(config: DictConfig, run: Run, patient: Patient, case: TrainingCase, quick: bool) -> dict[str, Planner]:
+    """Everybody who plans, by name. All but the operator learned from the stored samples: draws, one schedule."""
     basis = modes_of(config, run, case)
     few = dataclasses.replace(case.settings, modes=FEW_MODES)
     reduced = {
@@ -54,13 +61,17 @@ def planners(config: DictConfig, run: Run, case: TrainingCase, quick: bool) -> d
         "few_modes": fit(config, run, case, basis, few),
         "half_range": half_range(config, run, case),
     }
-    found: dict[str, Planner] = {TRUTH: by_pde(case), "coarse_pde": by_pde(training_case(coarser(config), run))}
+    coarse = on_voxels(config, COARSE * float(config.surrogate.spacing))
+    found = {
+        name: by_pde(each.model, each.solver, each.days)
+        for name, each in ((TRUTH, case), ("coarse_pde", training_case(coarse, run, patient=patient)))
+    }
     for name, surrogate in reduced.items():
         count = int(config.surrogate.calibration) // 4
         held_out = held_out_cases(config, run, case, surrogate, f"calibration_{name}", count)
         bounded = calibrate_pod(surrogate, held_out)
-        found[name] = unchecked(case, bounded)
-        found[f"{name}_with_pde"] = checked(case, bounded)
+        found[name], found[f"{name}_with_pde"] = by_surrogate(bounded, case.days)
+    found["operator"], found["operator_with_pde"] = by_surrogate(operator(config, run, patient), case.days)
     learned = learn_masses(
         case,
         stored_samples(run, case.prior.paths),
@@ -71,11 +82,20 @@ def planners(config: DictConfig, run: Run, case: TrainingCase, quick: bool) -> d
     return {**found, **{kind: by_mass(case, made) for kind, made in learned.items()}}
 
 
-def coarser(config: DictConfig) -> DictConfig:
-    """The same case on larger voxels."""
-    larger = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    larger.surrogate.spacing = COARSE * float(config.surrogate.spacing)
-    return larger  # type: ignore[return-value]
+def on_voxels(config: DictConfig, spacing: float) -> DictConfig:
+    """The same case on voxels of another edge [mm]."""
+    other = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    other.surrogate.spacing = spacing
+    return other  # type: ignore[return-value]
+
+
+def operator(config: DictConfig, run: Run, patient: Patient) -> FnoSurrogate:
+    """The neural operator on this patient: the same outlines, on a box and voxels of its own."""
+    surrogate, _ = read_surrogate(OPERATOR)
+    assert isinstance(surrogate, FnoSurrogate)
+    grid = surrogate.model.tissue.grid
+    other = on_voxels(config, grid.spacing[0])
+    return surrogate.on(training_case(other, run, patient=patient, shape=grid.shape).model)
 
 
 def half_range(config: DictConfig, run: Run, case: TrainingCase) -> PodSurrogate:
@@ -107,11 +127,11 @@ def half_range(config: DictConfig, run: Run, case: TrainingCase) -> PodSurrogate
     )
 
 
-def by_pde(case: TrainingCase) -> Planner:
-    """The PDE on the grid of the case. `FloatingPointError` where it fails: it is the yardstick."""
+def by_pde(model: ReactionDiffusion, solver: FixedSteps, days: tuple[float, ...]) -> Planner:
+    """The PDE on the model's grid. `FloatingPointError` where it fails: it is the yardstick."""
 
     def logs(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
-        solve = functools.partial(_log_masses, case.model, schedule, case.solver, case.days)
+        solve = functools.partial(_log_masses, model, schedule, solver, days)
         found = np.asarray(in_chunks(solve, dict(values)), float)
         if not np.isfinite(found).all():
             raise FloatingPointError(
@@ -134,26 +154,31 @@ def _log_masses(
     return jax.lax.map(one, rows)
 
 
-def unchecked(case: TrainingCase, surrogate: PodSurrogate) -> Planner:
-    """The surrogate, whatever it says of itself."""
+def by_surrogate(surrogate: PodSurrogate | FnoSurrogate, days: tuple[float, ...]) -> tuple[Planner, Planner]:
+    """The surrogate, whatever it says of itself; and as it is meant to be used: the PDE, on its own voxels, for tumors
+    for which it does not vouch. It is asked once for both."""
+    known: dict[tuple[bytes, ...], Quantities] = {}
 
-    def logs(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
-        asked = {path: jnp.asarray(value) for path, value in values.items()}
-        mass = np.asarray(surrogate.many(asked, schedule, case.days).values["mass"], float)
+    def ask(values: Values, schedule: Schedule) -> Quantities:
+        who = tuple(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((dict(values), schedule)))
+        if who not in known:
+            known[who] = surrogate.many({path: jnp.asarray(value) for path, value in values.items()}, schedule, days)
+        return known[who]
+
+    def alone(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
+        mass = np.asarray(ask(values, schedule).values["mass"], float)
         fine = np.isfinite(mass) & (mass > 0.0)
         return np.where(fine, np.log(np.where(fine, mass, 1.0)), np.inf), 0.0
 
-    return logs
+    def checked(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
+        left = np.flatnonzero(~np.asarray(ask(values, schedule).inside))
+        logs, _ = alone(values, schedule)
+        if left.size:
+            rows = {path: np.asarray(value)[left] for path, value in values.items()}
+            logs[left], _ = by_pde(surrogate.model, surrogate.solver, days)(rows, schedule)
+        return logs, left.size / len(logs)
 
-
-def checked(case: TrainingCase, surrogate: PodSurrogate) -> Planner:
-    """The surrogate as it is meant to be used: where it does not vouch for a tumor the PDE is solved."""
-
-    def logs(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
-        found = rehearse(surrogate, values, schedule, case.days, case.solver)
-        return np.log(found.values["mass"]), float(found.fell_back.mean())
-
-    return logs
+    return alone, checked
 
 
 def by_mass(case: TrainingCase, learned: Learned) -> Planner:

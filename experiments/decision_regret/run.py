@@ -16,6 +16,7 @@ from experiments.decision_regret.planners import TRUTH, Planner, Values, planner
 from experiments.decision_regret.regret import Regrets, regrets
 from experiments.decision_regret.schedules import STANDARD, Option, options
 from experiments.rom_glioma.run import sized
+from tumortwin.cli_patient import load_case
 from tumortwin.cli_train_reduced import simulate_training, training_case
 from tumortwin.runs import Run, Verdict, at_most, measured
 from tumortwin.surrogates import random_design
@@ -35,7 +36,8 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     quick = bool(config.runtime.quick)
     expected = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
     config = sized(config, quick)
-    case = training_case(config, run)
+    patient = load_case(config, run.key("patient")).patient
+    case = training_case(config, run, patient=patient)
     simulate_training(config, run, case)
     choices = options()[::QUICK_EVERY] if quick else options()
     count = QUICK_PLANNING if quick else PLANNING
@@ -43,7 +45,7 @@ def main(config: DictConfig, run: Run) -> list[Verdict]:
     fresh = random_design(case.prior, QUICK_FRESH if quick else FRESH, key=run.key("fresh")).values
     drawn = {path: np.concatenate([planning[path], fresh[path]]) for path in planning}
     said, solved = {}, {}
-    for name, planner in planners(config, run, case, quick).items():
+    for name, planner in planners(config, run, patient, case, quick).items():
         with run.progress.task(name, total=len(choices)) as bar:
             said[name], solved[name] = table(planner, drawn, choices, bar.advance)
     every: dict[str, dict[str, Regrets]] = {}

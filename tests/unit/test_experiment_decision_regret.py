@@ -1,5 +1,6 @@
 """The courses are equally toxic, and a regret is what it says."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 import surrogate_case
 
 from experiments.decision_regret.mass import RHO, D, kills, learn_masses, log_masses
+from experiments.decision_regret.planners import by_pde, by_surrogate
 from experiments.decision_regret.regret import regrets
 from experiments.decision_regret.run import JUDGED, TRUTH, fraction_stake, judged
 from experiments.decision_regret.schedules import ALPHA_BETA, BED_3, STANDARD, equally_toxic, options
@@ -117,3 +119,19 @@ def test_masses_are_learned_from_samples_and_asked_about_other_courses():
     for made in learned.values():
         once, more = (log_masses(case(), made, values, schedule) for schedule in (case().schedule, twice))
         assert once.shape == (3, len(case().days)) and np.isfinite(once).all() and (more < once).all()
+
+
+def test_a_surrogate_that_vouches_for_nothing_leaves_every_tumor_to_the_model():
+    surrogate = surrogate_case.calibrated()
+    values = {p: np.asarray(v)[:3] for p, v in surrogate_case.training().design.values.items()}
+    truth, _ = by_pde(case().model, case().solver, case().days)(values, case().schedule)
+    alone, checked = by_surrogate(surrogate, case().days)
+    said, none = alone(values, case().schedule)
+    known, some = checked(values, case().schedule)
+    assert none == 0.0 and some < 1.0
+    np.testing.assert_allclose(said, truth, atol=0.05)
+    np.testing.assert_allclose(known, truth, atol=0.05)
+    timid = surrogate.with_error(dataclasses.replace(surrogate.error, tolerance=jnp.asarray(0.0)))
+    left, every = by_surrogate(timid, case().days)[1](values, case().schedule)
+    assert every == 1.0
+    np.testing.assert_allclose(left, truth, rtol=1e-12)
