@@ -158,7 +158,9 @@ def execute(
 
     _prepare(config)
     body, files = _body(config)
-    progress = Progress("off" if sweep else config.runtime.progress)
+    mode = str(config.runtime.progress)
+    # The jobs of a sweep may share a terminal: no bars there, but lines in their logs.
+    progress = Progress("off" if sweep and (mode == "on" or sys.stderr.isatty()) else mode)
     with open_run(
         config,
         overrides=overrides,

@@ -165,9 +165,8 @@ def _parameters(posterior: Any, patient: Patient) -> tuple[r.ParameterDraws, ...
     log_weight = stats["log_weight"]
     weights = np.exp(log_weight - log_weight.max())
     truth, words = dict(patient.truth or {}), {}
-    if "mechanisms.proliferation.pattern" in draws and "rate" in truth:
-        del truth["rate"]  # a mean over the tumor's mass, which this parameter is not
-        words["rate"] = "varies in space"
+    if "mechanisms.proliferation.pattern" in draws and "rate" in truth:  # the parameter is no such mean
+        words["rate"] = f"{truth.pop('rate'):.3g} as a mean over the tumor"
     found = []
     for path, (label, name) in PARAMETERS.items():
         if path in draws:

@@ -43,7 +43,8 @@ DRAWS = 4000  # of the prior, on which the limits of a domain are set
 LEARNING = Training(rate=0.01, epochs=200, patience=40, average=0.98)
 QUICK_LEARNING = Training(rate=0.01, epochs=10, patience=10, average=0.95)
 TRUTH = "pde"
-# The network that is shipped; it has seen neither this anatomy's place and start nor any of these schedules.
+# The network that is shipped: trained on other places and starts of this brain and on a design of courses, to which
+# those with even doses belong.
 OPERATOR = Path(__file__).parents[2] / "data" / "pretrained" / "operator_glioma"
 
 Values = Mapping[str, Float[np.ndarray, " draw"]]
@@ -128,7 +129,7 @@ def half_range(config: DictConfig, run: Run, case: TrainingCase) -> PodSurrogate
 
 
 def by_pde(model: ReactionDiffusion, solver: FixedSteps, days: tuple[float, ...]) -> Planner:
-    """The PDE on the model's grid. `FloatingPointError` where it fails: it is the yardstick."""
+    """The PDE on the model's grid. `FloatingPointError` where it fails: nobody stands behind it."""
 
     def logs(values: Values, schedule: Schedule) -> tuple[np.ndarray, float]:
         solve = functools.partial(_log_masses, model, schedule, solver, days)

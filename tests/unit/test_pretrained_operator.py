@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twin_case
+from numpyro.distributions import Normal
 
+from tumortwin.cli_patient import prior_medians
 from tumortwin.cli_train_operator import operator_case
 from tumortwin.config import compose
 from tumortwin.io import read_surrogate
@@ -17,9 +20,12 @@ from tumortwin.surrogates import (
     hold_operator_against,
     random_design,
     solve_courses,
+    stand_in,
     weight_count,
 )
+from tumortwin.twin import GliomaSettings, ModelFrame, Twin
 
+PATTERN = "mechanisms.proliferation.pattern"
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "pretrained" / "operator_glioma"
 
 
@@ -43,3 +49,21 @@ def test_the_shipped_operator_is_right_where_it_vouches_and_flags_what_is_strang
     fast = {**values, "mechanisms.proliferation.rate": np.full(count, 0.24)}
     beyond = solve_courses(case.template, fast, inputs, np.arange(count), case.days, case.solver)
     assert not hold_operator_against(surrogate, beyond).vouched.any()
+
+
+@pytest.mark.slow
+def test_it_stands_in_for_the_solver_of_a_patients_own_twin():
+    """As `docs/use/surrogates.md` has it, with a prior that asks for growth that differs in space."""
+    patient, prior = twin_case.patient(), twin_case.prior() | {PATTERN: Normal(0.0, 1.0)}
+    operator, _ = read_surrogate(FOLDER)
+    assert isinstance(operator, FnoSurrogate)
+    frame = ModelFrame.of_shape(patient, (32, 32, 32), spacing=4.0)
+    problem = Twin(patient, frame, operator.solver, prior, GliomaSettings(pattern_modes=0)).problem()
+    assert PATTERN not in problem.prior.paths
+    fast = stand_in(problem, operator)
+    model, _ = problem.bind(prior_medians(problem))
+    solved, said = (np.asarray(p.solve(model, (0.0, 30.0))) for p in (problem, fast))
+    np.testing.assert_allclose(said, solved, atol=1e-5)  # a made-up brain: flagged, so that the solver answers
+    other = Twin.of(patient, operator.solver, prior, GliomaSettings(pattern_modes=0), spacing=4.0)
+    with pytest.raises(ValueError, match="of_shape"):
+        stand_in(other.problem(), operator)

@@ -86,10 +86,10 @@ def test_narrowing_compares_intervals_with_weights() -> None:
 def test_a_truth_that_is_no_single_number_is_said_in_words() -> None:
     draws = np.linspace(0.01, 0.05, 101)
     one = r.ParameterDraws("a", "a", "1", draws, draws, truth=0.03)
-    other = r.ParameterDraws("b", "b", "1", draws, draws, truth_words="varies in space")
+    other = r.ParameterDraws("b", "b", "1", draws, draws, truth_words="0.0300 as a mean over the tumor")
     unknown = r.ParameterDraws("c", "c", "1", draws, draws)
     data = r.ReportData("t", "q", r.PatientSummary("p"), (), parameters=(one, other, unknown))
-    assert [row[-1] for row in sections.parameter_table(data).rows] == ["0.0300", "varies in space", ""]
+    assert [row[-1] for row in sections.parameter_table(data).rows] == ["0.0300", "0.0300 as a mean over the tumor", ""]
 
 
 def test_volume_scale_is_logarithmic_only_for_a_wide_positive_range() -> None:

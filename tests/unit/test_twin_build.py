@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twin_case as case
+from numpyro.distributions import Normal
 
 from tumortwin import cli_report
 from tumortwin.models import GaussianSeed
@@ -115,6 +116,14 @@ def test_what_acts_on_nothing_is_dropped_with_a_reason(change, path, word):
     assert word in reasons[path]
     seeded = dropped_paths(case.patient(), GliomaSettings(start="seed"), case.prior())
     assert set(seeded) == {"initial.core_ratio", "initial.tail_ratio", "initial.flair_shift"}
+    pattern = "mechanisms.proliferation.pattern"
+    prior = case.prior() | {pattern: Normal(0.0, 1.0)}
+    assert pattern not in dropped_paths(case.patient(), GliomaSettings(), prior)
+    alike = GliomaSettings(pattern_modes=0)
+    assert "alike everywhere" in dropped_paths(case.patient(), alike, prior)[pattern]
+    assert "pattern" not in str(
+        build_problem(case.patient(), case.frame(case.patient()), case.SOLVER, prior, alike).prior.paths
+    )
 
 
 def test_an_adc_datum_is_the_mean_of_blocks_that_are_valid_throughout():

@@ -40,9 +40,9 @@ class Runtime:
     """How a run runs.
 
     `quick`: small sizes, for continuous integration. `x64`: 64-bit parameters and statistics. `progress`: auto (bars on
-    a terminal, elsewhere a line every half minute), on (bars), off. `resume`: auto (unfinished run of the same config
-    and data; in a sweep also the finished), never (always a new directory), finished (a finished run is taken as it
-    is). `lock_wait` [s]: how long to wait for another process that works on the same run.
+    a terminal, elsewhere at most a line every half minute), on (bars), off. `resume`: auto (unfinished run of the same
+    config and data; in a sweep also the finished), never (always a new directory), finished (a finished run is taken
+    as it is). `lock_wait` [s]: how long to wait for another process that works on the same run.
     """
 
     name: str = "default"

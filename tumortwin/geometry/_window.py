@@ -98,18 +98,21 @@ def window_around(
 
 
 def window_of_shape(mask: NpMask, shape: tuple[int, int, int]) -> Window:
-    """The window of a given shape whose middle is that of the bounding box of `mask`, wherever the array ends.
+    """The window of a given shape whose middle is that of the bounding box of `mask`, to half a voxel, wherever the
+    array ends.
 
     **Raises:** `ValueError` for an empty mask, or one that does not fit.
     """
     found = np.asarray(mask, dtype=bool)
     if not found.any():
-        raise ValueError("required: a mask with at least one voxel; received: an empty one")
+        raise ValueError("required: a mask with at least one voxel; received: an empty one; try: another threshold")
     ends = [_extent(found, axis) for axis in range(3)]
     sizes = tuple(last + 1 - first for first, last in ends)
     if any(size > n for size, n in zip(sizes, shape, strict=True)):
-        raise ValueError(f"required: a mask that fits into {shape} voxels; received: one across {sizes}")
-    x, y, z = (round((first + last + 1 - n) / 2) for (first, last), n in zip(ends, shape, strict=True))
+        raise ValueError(
+            f"required: a mask that fits into {shape} voxels; received: one across {sizes}; try: a larger window"
+        )
+    x, y, z = ((first + last + 1 - n) // 2 for (first, last), n in zip(ends, shape, strict=True))
     return Window((x, y, z), shape)
 
 

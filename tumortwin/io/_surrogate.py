@@ -15,7 +15,6 @@ from tumortwin.io._surrogate_kinds import KINDS
 from tumortwin.surrogates import AbstractSurrogate
 
 ARRAYS, SPEC = "surrogate.eqx", "spec.json"
-FORMAT = 3
 
 
 def write_surrogate(folder: PathLike, surrogate: AbstractSurrogate, facts: Mapping[str, Any]) -> Path:
@@ -29,7 +28,7 @@ def write_surrogate(folder: PathLike, surrogate: AbstractSurrogate, facts: Mappi
         with open(temporary / ARRAYS, "wb") as handle:
             eqx.tree_serialise_leaves(handle, surrogate)
         spec = {
-            "format": FORMAT,
+            "format": kind.version,
             "kind": type(surrogate).__name__,
             "sha256": _digest(temporary / ARRAYS),
             "structure": kind.structure(surrogate),
@@ -51,8 +50,9 @@ def read_surrogate(folder: PathLike) -> tuple[AbstractSurrogate, dict[str, Any]]
         known = spec["format"], spec["kind"], spec["sha256"]
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(place / SPEC, "a specification as `tumortwin train` writes it", f"{error}"[:200]) from None
-    if known[0] != FORMAT or known[1] not in KINDS:
-        raise _unusable(place / SPEC, f"format {FORMAT} of {' or '.join(KINDS)}", f"format {known[0]} of {known[1]}")
+    if known[1] not in KINDS or known[0] != KINDS[known[1]].version:
+        required = " or ".join(f"format {kind.version} of {name}" for name, kind in KINDS.items())
+        raise _unusable(place / SPEC, required, f"format {known[0]} of {known[1]}", "`tumortwin train` again")
     file = place / ARRAYS
     found = _digest(file) if file.is_file() else "no such file"
     if found != known[2]:
@@ -65,8 +65,10 @@ def read_surrogate(folder: PathLike) -> tuple[AbstractSurrogate, dict[str, Any]]
     return surrogate, spec["facts"]
 
 
-def _unusable(file: Path, required: str, received: str) -> InputError:
-    return InputError(file=file, required=required, received=received, advice="copy it again, or `tumortwin train`")
+def _unusable(
+    file: Path, required: str, received: str, advice: str = "copy it again, or `tumortwin train`"
+) -> InputError:
+    return InputError(file=file, required=required, received=received, advice=advice)
 
 
 def _digest(file: Path) -> str:

@@ -158,13 +158,14 @@ def _fno_skeleton(s: Mapping[str, Any]) -> FnoSurrogate:
 
 
 class Kind(NamedTuple):
-    """How a kind of surrogate is written down, and made again."""
+    """How a kind of surrogate is written down, and made again. `version`: of what is written, from 1."""
 
+    version: int
     structure: Callable[[Any], dict[str, Any]]
     skeleton: Callable[[Mapping[str, Any]], Any]
 
 
 KINDS = {
-    PodSurrogate.__name__: Kind(_pod_structure, _pod_skeleton),
-    FnoSurrogate.__name__: Kind(_fno_structure, _fno_skeleton),
+    PodSurrogate.__name__: Kind(2, _pod_structure, _pod_skeleton),
+    FnoSurrogate.__name__: Kind(3, _fno_structure, _fno_skeleton),
 }

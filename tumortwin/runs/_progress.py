@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal, now and then a line in a log; one object, made at the edge and handed down."""
+"""Progress: bars on a terminal, now and then a line elsewhere; one object, made at the edge and handed down."""
 
 import contextlib
 import datetime
@@ -33,8 +33,8 @@ class ProgressTask:
 class Progress:
     """Bars for anything over two seconds, or lines.
 
-    `mode`: auto (bars when `stream` is a terminal; else, in the log of a cluster or a pipe, a line at most every
-    `every` seconds), on (bars), off. Bars vanish when their work is done; `say` leaves a line.
+    `mode`: auto (bars when `stream` is a terminal; else, in a log or a pipe, a line at most every `every` seconds, with
+    the time since the beginning), on (bars), off. Bars vanish when their work is done; `say` leaves a line.
     """
 
     def __init__(self, mode: str = "auto", stream: Any = None, *, every: float = LINE_EVERY) -> None:
@@ -74,7 +74,7 @@ class Progress:
             yield task.update
 
     def say(self, text: str) -> None:
-        """A line on the terminal, above the bars; nothing where nobody watches."""
+        """A line on the terminal, above the bars; nothing elsewhere (the run's log has it)."""
         if not self.shown:
             return
         if self._bar is not None:
@@ -87,8 +87,12 @@ class Progress:
         if not self._lines or now - self._last < self._every:
             return
         self._last = now
-        since, share = datetime.timedelta(seconds=int(now - self._began)), "" if total is None else f" of {total:g}"
-        print(f"[{since}] {label}: {done:g}{share} {note or ''}".rstrip(), file=self._stream, flush=True)
+        since, share = datetime.timedelta(seconds=int(now - self._began)), "" if total is None else f" of {total:.12g}"
+        text = f"[{since}] {label}: {done:.12g}{share} {note or ''}".rstrip()
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError:  # nobody reads any more: no reason to lose the work
+            self._lines = False
 
     def _start(self) -> Any:
         if self._bar is None:

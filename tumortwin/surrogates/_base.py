@@ -116,14 +116,19 @@ def same_model(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
         others = int(np.sum(np.asarray(there) != np.asarray(here)))
         if others:
             _refuse(f"anatomy ({name})", "voxel by voxel", f"{others} voxels that differ")
+    same_ratio(known, asked)
+
+
+def same_ratio(known: ReactionDiffusion, asked: ReactionDiffusion) -> None:
+    """`ValueError` when two models differ in the ratio of diffusivities, which no surrogate varies."""
     ratio = "mechanisms.diffusion.gray_ratio"
     if float(get_parameter(known, ratio)) != float(get_parameter(asked, ratio)):
         _refuse("ratio of diffusivities", float(get_parameter(known, ratio)), float(get_parameter(asked, ratio)))
 
 
 ADVICE = {
-    "grid shape": "the spacing and margin of the training (`Twin.of(..., spacing=)`), or train one for this grid",
-    "grid spacing [mm]": "the spacing of the training (`Twin.of(..., spacing=)`), or train one for this spacing",
+    "grid shape": "a box of that shape (`ModelFrame.of_shape`), the margin of the training, or train one for it",
+    "grid spacing [mm]": "that spacing (`Twin.of(..., spacing=)`, where the voxel divides it), or train one for it",
     "mechanisms": "`GliomaSettings(pattern_modes=0)` where only the growth differs, or train one for these",
 }
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from tumortwin.surrogates._conformal import conformal_quantile
 
 NEIGHBORS = 5
-# Added to the sides of the box [standard deviation]: a value that stands on a side is inside in any precision.
+# Added to the sides of the box [standard deviation]: a value that stands on a side is inside, however it was rounded.
 ROUNDING = 1e-4
 
 

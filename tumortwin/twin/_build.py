@@ -174,6 +174,8 @@ def dropped_paths(
                 reasons.setdefault(path, "the first visit has no such outline")
         if path == PATTERN and (len(patient.scans) == 1 or settings.start != "contours"):
             reasons[path] = "one visit says nothing about where growth is faster"
+        elif path == PATTERN and not settings.pattern_modes:
+            reasons[path] = "the settings ask for growth that is alike everywhere (pattern_modes 0)"
         if path.startswith("observation."):
             channel = path.split(".")[1]
             seen = any(s.adc is not None for s in patient.scans) if channel == "adc" else channel in channels

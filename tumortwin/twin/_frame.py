@@ -47,7 +47,8 @@ class ModelFrame:
     def of_shape(cls, patient: Patient, shape: tuple[int, int, int], *, spacing: float = 4.0) -> "ModelFrame":
         """The frame of `shape` model voxels about the middle of everything outlined in the patient's scans.
 
-        For a surrogate that was trained on boxes of one shape: a neural operator's is 32^3 voxels of 4 mm.
+        For a surrogate that was trained on boxes of one shape: a neural operator's is 32^3 voxels of 4 mm. The voxel is
+        the block that comes nearest to `spacing`: exactly that where the patient's voxel divides it.
 
         **Raises:** `ValueError` when no scan outlines a tumor, or the box does not hold what they outline.
         """
@@ -169,7 +170,9 @@ class ModelFrame:
 def _outlined(patient: Patient) -> np.ndarray:
     seen = patient.outlined
     if not seen.any():
-        raise ValueError("required: a tumor outlined in at least one scan; received: empty masks only")
+        raise ValueError(
+            "required: a tumor outlined in at least one scan; received: empty masks only; try: a scan with an outline"
+        )
     return seen.astype(np.float32)
 
 

@@ -30,7 +30,7 @@ from tumortwin.surrogates.fno._surrogate import (
 )
 
 NAME = "operator"
-# Beyond what summary and doses of the training courses reach, in shares of their range.
+# Beyond what the summary of the training courses reaches, in shares of its range, and beyond their largest dose.
 MARGIN = 0.02
 
 
@@ -156,7 +156,7 @@ def fit_operator(
         scale,
         jnp.asarray(lowest - wider),
         jnp.asarray(highest + wider),
-        {name: jnp.asarray((1.0 + MARGIN) * dose) for name, dose in largest_doses(template, courses).items()},
+        {name: jnp.asarray((1.0 + MARGIN) * dose) for name, dose in _largest_doses(template, courses).items()},
         ParameterDomain.of(known, expected, settings.domain_level),
         error,
         {name: jnp.asarray(float(level)) for name, level in sorted(levels.items())},
@@ -173,7 +173,7 @@ def course_summaries(template: ReactionDiffusion, courses: Courses) -> Float[np.
     return np.asarray(in_chunks(lambda part: _summaries(template, days, *part), rows))
 
 
-def largest_doses(template: ReactionDiffusion, courses: Courses) -> dict[str, float]:
+def _largest_doses(template: ReactionDiffusion, courses: Courses) -> dict[str, float]:
     """The largest dose of all courses, by what is given."""
     names = ("fraction_times", "fraction_doses", "drug_times", "drug_doses")
     given = doses_of(course_schedule(template, {name: jnp.ravel(courses.inputs[name]) for name in names}))

@@ -14,7 +14,7 @@ from tumortwin.geometry import Faces, face_conductances
 from tumortwin.models import ReactionDiffusion, TumorState
 from tumortwin.params import get_parameter
 from tumortwin.solvers import RESULTS, FixedSteps, Trajectory
-from tumortwin.surrogates._base import MASS, AbstractSurrogate, Quantities, density_quantities, same_kind
+from tumortwin.surrogates._base import MASS, AbstractSurrogate, Quantities, density_quantities, same_kind, same_ratio
 from tumortwin.surrogates._domain import ParameterDomain
 from tumortwin.surrogates._error import ErrorModel
 from tumortwin.surrogates.fno._base_solution import summary_of
@@ -224,9 +224,10 @@ class FnoSurrogate(AbstractSurrogate):
     def on(self, model: ReactionDiffusion) -> "FnoSurrogate":
         """The surrogate with another patient's model as the one that `at` changes.
 
-        **Raises:** `ValueError` as `check`.
+        **Raises:** `ValueError` as `check`, and for another ratio of diffusivities.
         """
         self.check(model)
+        same_ratio(self.model, model)
         return dataclasses.replace(self, model=model)
 
     @property
@@ -255,9 +256,8 @@ def features_of(model: ReactionDiffusion) -> dict[str, Float[Array, ""]]:
     Share of the box that is tissue and of the tissue that is white matter; how fine the anatomy is: the change of white
     matter from a tissue voxel to its neighbors (voxels that are not as large as is said are finer or coarser); mass
     [mm^3], radius of gyration [mm] and largest density of the start, the diffusivity where it is (relative to white
-    matter), and the distance [mm] of its center from the nearest side of the box (that of two voxels from the middle
-    where it is nearer to that: a tumor in the middle is no stranger). For an empty start some are not a number: outside
-    of any domain.
+    matter), and the distance [mm] of its center from the nearest side of the box, at most that of two voxels from the
+    middle (a tumor in the middle is no stranger). For an empty start some are not a number: outside of any domain.
     """
     tissue, grid = model.tissue, model.tissue.grid
     start = model.initial.state(tissue).density
