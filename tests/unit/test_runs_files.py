@@ -141,6 +141,21 @@ def test_progress_of_long_work_is_a_line_now_and_then_in_a_log():
     assert all(re.fullmatch(r"\[0:00:\d\d\] (work|inner): \d+ of 40( draws)?", line) for line in lines)
 
 
+def test_work_goes_on_when_nobody_reads_its_lines_any_more(monkeypatch):
+    stream = io.StringIO()
+    progress, asked = Progress("auto", stream, every=0.0), []
+
+    def closed(text):
+        asked.append(text)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stream, "write", closed)
+    with progress.task("work", total=3) as task:
+        for _ in range(3):
+            task.advance()
+    assert len(asked) == 1  # and it is not tried again
+
+
 def test_progress_is_shown_when_asked_for():
     stream = io.StringIO()
     progress = Progress("on", stream)
